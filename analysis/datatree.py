@@ -1,0 +1,255 @@
+r"""One trained model on one data set as an ArviZ DataTree.
+
+Groups of a run, each variable with its dimensions:
+
+| group | variables |
+| --- | --- |
+| `posterior` | `route` (chain, draw, obs, site): int16 draws from p(a\|x,y) |
+| `routing` | `route_probs` p(a_l\|x,y), `router_probs` p(a_l\|x) (obs, site, module); `n_choices` (site) |
+| `usage` | `share` (chain, draw, site, module), `entropy` (chain, draw, site) of drawn routes |
+| `log_likelihood` | `y` (chain, draw, obs): log p(y\|x), routes summed out |
+| `posterior_predictive` | `y` (chain, draw, obs[, output]) |
+| `predictive_probs` | `y` (obs, klass), where y is a class |
+| `predictive_mean` | `y` (obs[, output]), where y is a number |
+| `observed_data` | `y` (obs[, output]) |
+| `constant_data` | `x` (obs, feature), `routes_true` (obs, site) where known |
+| `sample_stats` | `lp` (chain, draw): log p(y\|x) of the whole data set |
+| `training` | `loss` (chain, step); `h_a`, `h_b`, `valid`, … (chain, log_step[, site]) |
+
+All in nats. The log-likelihood given a drawn route is deliberately nowhere: cross
+validation on it is badly wrong. Weights are a point estimate and routes are summed out,
+so `log_likelihood` and `lp` are the same for every draw. `chain` has one entry: another
+seed is another run, whose module labels are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import entropy, to_numpy
+from .groups import Group, build_tree
+from .training import training_group
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ..inference.evaluate import Evaluation
+
+SCHEMA_VERSION = 1
+LARGEST_CHOICE = int(np.iinfo(np.int16).max)
+LIBRARIES = ("latentroute", "torch", "pyro-ppl", "arviz-base", "xarray", "numpy")
+
+
+def to_datatree(
+    model: Any,
+    data: Any,
+    *,
+    draws: int = 100,
+    seed: int = 0,
+    history: Iterable[Mapping[str, Any]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataTree:
+    """Evaluate a trained model on data and label the result for ArviZ.
+
+    Args:
+        model: a Pyro program `model(x, y=None)` with route sites.
+        data: one split of a task, or (x, y), or (x, y, routes) with routes
+            (N, n_layers).
+        draws: draws of routes and predictions per example.
+        seed: of these draws.
+        history: what `fit` returned as `.history`.
+        attrs: attributes of the root (method, seed, task, wall_time, class_names, …);
+            what netCDF cannot hold is stored as JSON.
+
+    Returns:
+        The tree that this module's table describes.
+
+    Raises:
+        ValueError: data is not (x, y) or (x, y, routes).
+    """
+    from ..inference.evaluate import evaluate
+
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(
+            f"data: got {type(data).__name__}, expected (x, y), (x, y, routes) or one "
+            "split of a task (task.test, say)"
+        )
+    x, y = data[0], data[1]
+    return tree_from_evaluation(
+        evaluate(model, x, y, draws=draws, seed=seed),
+        x,
+        y,
+        routes=data[2] if len(data) == 3 else None,
+        history=history,
+        attrs=attrs,
+    )
+
+
+def tree_from_evaluation(
+    evaluation: Evaluation,
+    x: Any,
+    y: Any,
+    *,
+    routes: Any = None,
+    history: Iterable[Mapping[str, Any]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataTree:
+    """Label an evaluation: the pure part of `to_datatree`.
+
+    Args:
+        evaluation: what `inference.evaluate` returned for x and y.
+        x: (N, *features) inputs.
+        y: (N,) or (N, n_outputs) targets.
+        routes: (N, n_layers) true modules, None where unknown.
+        history: rows of training; None for no `training` group.
+        attrs: attributes of the root.
+
+    Raises:
+        ValueError: numbers of examples differ, or a site has too many choices for int16.
+    """
+    x, y = to_numpy(x), to_numpy(y)
+    truth = None if routes is None else to_numpy(routes)
+    _check(evaluation, x, y, truth)
+    groups = _routing_groups(evaluation) | _data_groups(evaluation, x, y, truth)
+    coords = _coords(evaluation)
+    if history is not None:
+        groups["training"], steps = training_group(history, len(evaluation.names))
+        coords |= steps
+    library = {
+        "inference_library": "latentroute",
+        "inference_library_version": _version("latentroute"),
+    }
+    tree = build_tree(groups, coords, attrs=library)
+    tree.attrs.update(_root_attrs(attrs or {}, exact=evaluation.exact))
+    return tree
+
+
+def is_categorical(y: NDArray[Any], predictive: NDArray[Any]) -> bool:
+    """Whether y holds classes and `predictive` (N, n_classes) their probabilities."""
+    return y.ndim == 1 and y.dtype.kind in "iu" and predictive.ndim == 2
+
+
+def _routing_groups(evaluation: Evaluation) -> dict[str, Group]:
+    """Routes and how they are used."""
+    route = to_numpy(evaluation.routes).astype(np.int16)  # (draws, obs, site)
+    modules = np.arange(max(evaluation.n_choices), dtype=np.int16)
+    # one module at a time: no (draws, obs, site, module) array
+    share = np.stack([(route == m).mean(1) for m in modules], axis=-1)
+    per_example = ["obs", "site", "module"]
+    return {
+        "posterior": Group({"route": (["obs", "site"], route[None])}),
+        "routing": Group(
+            {
+                "route_probs": (per_example, to_numpy(evaluation.route_probs)),
+                "router_probs": (per_example, to_numpy(evaluation.router_probs)),
+                "n_choices": (["site"], np.array(evaluation.n_choices, np.int64)),
+            },
+            sample_dims=[],
+        ),
+        "usage": Group(
+            {
+                "share": (["site", "module"], share[None]),
+                "entropy": (["site"], entropy(share)[None]),
+            }
+        ),
+    }
+
+
+def _data_groups(
+    evaluation: Evaluation,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    truth: NDArray[Any] | None,
+) -> dict[str, Group]:
+    """Data, predictions and how likely the data are."""
+    log_lik = to_numpy(evaluation.log_marginal)
+    draws = to_numpy(evaluation.y_draws)
+    predictive = to_numpy(evaluation.predictive)
+    classes = is_categorical(y, predictive)
+    constant = {"x": (["obs", *(["feature"] if x.ndim == 2 else [])], x)}
+    if truth is not None:
+        matches = truth.shape[1] == len(evaluation.names)
+        constant["routes_true"] = (["obs", "site" if matches else "decision"], truth)
+    # a constant over draws is still stored per draw: ArviZ's schema asks for it
+    per_draw = np.broadcast_to(log_lik, (1, len(draws), len(x))).copy()
+    total = np.full((1, len(draws)), log_lik.sum(dtype=np.float64))
+    return {
+        "log_likelihood": Group({"y": (["obs"], per_draw)}),
+        "posterior_predictive": Group({"y": (_y_dims(draws[0]), draws[None])}),
+        "predictive_probs" if classes else "predictive_mean": Group(
+            {"y": (["obs", "klass"] if classes else _y_dims(predictive), predictive)},
+            sample_dims=[],
+        ),
+        "observed_data": Group({"y": (_y_dims(y), y)}, sample_dims=[]),
+        "constant_data": Group(constant, sample_dims=[]),
+        "sample_stats": Group({"lp": ([], total)}),
+    }
+
+
+def _y_dims(y: NDArray[Any]) -> list[str]:
+    """Names of the axes of targets or of what predicts them."""
+    return ["obs", *(["output"] if y.ndim == 2 else [])]
+
+
+def _coords(evaluation: Evaluation) -> dict[str, Any]:
+    """Labels of the dims whose labels are more than a count."""
+    # fixed-length strings: what netCDF gives back (object strings would not return)
+    return {"site": np.array(evaluation.names, dtype=np.str_)}
+
+
+def _check(
+    evaluation: Evaluation,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    truth: NDArray[Any] | None,
+) -> None:
+    """Refuse data that are not those of the evaluation."""
+    n = len(evaluation.log_marginal)
+    given = {"x": x, "y": y} | ({} if truth is None else {"routes": truth})
+    for name, values in given.items():
+        if not values.ndim or len(values) != n:
+            raise ValueError(
+                f"{name}: got shape {values.shape}, expected the {n} examples that "
+                "were evaluated along the first axis"
+            )
+    if truth is not None and truth.ndim != 2:
+        raise ValueError(f"routes: got shape {truth.shape}, expected (N, n_layers)")
+    for name, choices in zip(evaluation.names, evaluation.n_choices, strict=True):
+        if choices > LARGEST_CHOICE:
+            raise ValueError(
+                f"site {name!r}: got {choices} choices, expected at most "
+                f"{LARGEST_CHOICE} (routes are stored as int16)"
+            )
+
+
+def _root_attrs(attrs: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
+    """What is known of the run as a whole, in types that netCDF holds."""
+    own = {"schema_version": SCHEMA_VERSION, "exact": exact, "versions": versions()}
+    return {name: _plain(value) for name, value in (own | dict(attrs)).items()}
+
+
+def _plain(value: Any) -> str | int | float:
+    """A string or number as it is, flags as 0 or 1, the rest as JSON."""
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str | int | float):
+        return value
+    return json.dumps(value, default=str)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result depends on."""
+    return {"python": platform.python_version()} | {n: _version(n) for n in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    return metadata.version(name)

@@ -1,0 +1,123 @@
+"""What all figures share: the style sheet, the figure that carries it, the colours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("latentroute.mplstyle")
+NOTE = "#666666"
+REFERENCE = "#333333"
+MARKERS = "osD^vPXp"
+DASHES = ("-", "--", "-.", ":")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The project's style sheet, for as long as the block lasts."""
+    with mpl.rc_context(fname=STYLE):
+        yield
+
+
+class StyledFigure(Figure):
+    """A matplotlib Figure drawn in the project's style wherever it is drawn.
+
+    matplotlib reads part of a style (ticks, saving) only while drawing, so the figure
+    brings its own. pyplot does not know it: nothing leaks, nothing pops up, and a
+    notebook shows it as the value of a cell.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draw in the project's style."""
+        with style():
+            super().draw(renderer)
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Save in the project's style."""
+        with style():
+            super().savefig(fname, **options)
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def new_figure(title: str, *, width: float, height: float) -> StyledFigure:
+    """An empty figure with its title on the left; sizes in inches."""
+    figure = StyledFigure(figsize=(width, height))
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def add_note(figure: Figure, text: str) -> None:
+    """A line below everything: what lines, bands and dots stand for."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=9, color=NOTE)
+
+
+def save_figure(
+    figure: Figure, path: str | os.PathLike[str], *, dpi: float | None = None
+) -> Path:
+    """Write a figure without cutting off titles; the suffix says the format.
+
+    Args:
+        figure: what a plot of this package returned.
+        path: file to write (png, svg, pdf); missing folders are made.
+        dpi: dots per inch, the style sheet's own if None.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, bbox_inches="tight", dpi="figure" if dpi is None else dpi)
+    return path
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn, the same in every figure."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+def method_looks(methods: Sequence[str]) -> dict[str, Look]:
+    """A colour, marker and dash for each method, told apart without colour too."""
+    colours = [c for c in _cycle() if c != "#f0e442"]  # yellow lines vanish on white
+    return {
+        method: Look(
+            colour=colours[i % len(colours)],
+            marker=MARKERS[i % len(MARKERS)],
+            dash=DASHES[i // len(colours) % len(DASHES)],
+        )
+        for i, method in enumerate(methods)
+    }
+
+
+def module_colours(n_modules: int) -> list[str]:
+    """A colour for each module: 8 hues, then their tints, then a scale of lightness."""
+    hues = _cycle()
+    if n_modules <= len(hues):
+        return hues[:n_modules]
+    if n_modules <= 2 * len(hues):
+        tints = [to_hex(0.45 * np.array(to_rgb(hue)) + 0.55) for hue in hues]
+        return (hues + tints)[:n_modules]
+    scale = mpl.colormaps["viridis"](np.linspace(0, 1, n_modules))
+    return [to_hex(colour) for colour in scale]
+
+
+def _cycle() -> list[str]:
+    with style():
+        return [to_hex(c) for c in mpl.rcParams["axes.prop_cycle"].by_key()["color"]]

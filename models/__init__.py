@@ -1,0 +1,23 @@
+"""Models p(y, a | x): Pyro programs with routing sites, and the parts they are of."""
+
+from .banks import ModuleBank
+from .heads import HEADS, BernoulliHead, CategoricalHead, NormalHead
+from .layered import LayeredNetwork, affine_tanh
+from .routers import GivenRouting, LinearRouter, MLPRouter, StaticRouter
+from .routing import route, route_sites
+
+__all__ = [
+    "HEADS",
+    "BernoulliHead",
+    "CategoricalHead",
+    "GivenRouting",
+    "LayeredNetwork",
+    "LinearRouter",
+    "MLPRouter",
+    "ModuleBank",
+    "NormalHead",
+    "StaticRouter",
+    "affine_tanh",
+    "route",
+    "route_sites",
+]

@@ -1,0 +1,186 @@
+"""Banks: M modules behind one call ``bank(z, route)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .checks import check_choice
+from .dispatch import stack
+
+Combine = Literal["add", "concatenate"]
+Duplicates = Literal["once", "each"]
+
+
+class ModuleBank(nn.Module):
+    """M modules behind one call: ``bank(z, route)`` is f_route(z), row by row.
+
+    Under parallel enumeration, where ``route`` lists the modules on a dimension of its
+    own, each module is evaluated once over the whole batch: M evaluations for each row
+    of ``z``. A sampled ``route`` costs one evaluation for each of its rows: rows are
+    sorted by module. Both are right for every mixture: sampled after enumerated,
+    particles, outer plates.
+
+    Modules of one architecture (chains of ``nn.Linear`` and elementwise functions) are
+    copied into stacked parameters and evaluated by batched and grouped matrix products;
+    others (any ``nn.Module`` or plain function of rows, differentiable or not) stay a
+    list, called on the rows that chose them.
+
+    With several slots, ``bank(z, [a_1, .. a_K])`` adds or concatenates the chosen
+    modules' values. A module chosen by several slots counts once by default, as in the
+    public code of Kirsch et al. 2018 (arXiv:1811.05249): in the sum its second value is
+    left out, in the concatenation it is zero.
+
+    Args:
+        modules: The M modules, each from (rows, features) to (rows, out features).
+        combine: ``"add"`` or ``"concatenate"`` what K slots chose.
+        duplicates: ``"once"`` or ``"each"``.
+
+    Raises:
+        ValueError: If there is no module, or an option is unknown.
+        TypeError: If a module cannot be called.
+
+    Example:
+        >>> bank = ModuleBank([lambda z: z, lambda z: -z])
+        >>> bank(torch.ones(3, 1), torch.tensor([0, 1, 1])).squeeze(-1)
+        tensor([ 1., -1., -1.])
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[Callable[[Tensor], Tensor]],
+        *,
+        combine: Combine = "add",
+        duplicates: Duplicates = "once",
+    ) -> None:
+        super().__init__()
+        modules = list(modules)
+        if not modules:
+            raise ValueError("a bank needs at least one module, got none")
+        for module in modules:
+            if not callable(module):
+                raise TypeError(f"a module must be callable, got {module!r}")
+        check_choice("combine", combine, get_args(Combine))
+        check_choice("duplicates", duplicates, get_args(Duplicates))
+        self.n_modules = len(modules)
+        self.combine = combine
+        self.duplicates = duplicates
+        self._evaluate = stack(list(modules)) or _ModuleList(modules)
+
+    def forward(
+        self,
+        z: Float[Tensor, "*batch into"],
+        route: Int[Tensor, "*routes"] | Sequence[Int[Tensor, "*routes"]],
+    ) -> Float[Tensor, "*out_batch out"]:
+        """The chosen modules' values.
+
+        Args:
+            z: (*batch, into) what the modules act on.
+            route: Which module acts, of a shape that broadcasts with ``batch``; or a
+                sequence of K such, one a slot.
+
+        Returns:
+            (*broadcast of batch and route, out), K times as wide where concatenated.
+        """
+        routes = [route] if isinstance(route, Tensor) else list(route)
+        every = None
+        if any(is_enumerated(a, self.n_modules) for a in routes):
+            every = self._evaluate.every(z)  # (M, *batch, out)
+        values = [self._value(z, a, every) for a in routes]
+        if len(routes) == 1:
+            return values[0]
+        if self.duplicates == "once":
+            values = [
+                v if first is None else v * first.unsqueeze(-1)
+                for v, first in zip(values, _first_use(routes), strict=True)
+            ]
+        if self.combine == "add":
+            total = values[0]
+            for value in values[1:]:
+                total = total + value
+            return total
+        return torch.cat(torch.broadcast_tensors(*values), -1)
+
+    def _value(self, z: Tensor, route: Tensor, every: Tensor | None) -> Tensor:
+        if every is not None and is_enumerated(route, self.n_modules):
+            return _place(every, route.dim())
+        batch = torch.broadcast_shapes(z.shape[:-1], route.shape)
+        rows = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
+        chosen = self._evaluate.chosen(rows, route.expand(batch).reshape(-1).long())
+        return chosen.unflatten(0, batch)
+
+
+class _ModuleList(nn.Module):
+    """Modules of any kind, called one by one."""
+
+    def __init__(self, modules: Sequence[Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        # Registered for their parameters; `calls` holds plain functions too.
+        self.learned = nn.ModuleList(m for m in modules if isinstance(m, nn.Module))
+        self.calls = tuple(
+            None if isinstance(m, nn.Module) else m for m in modules
+        )
+
+    def _modules_in_order(self) -> list[Callable[[Tensor], Tensor]]:
+        learned = iter(self.learned)
+        return [call if call is not None else next(learned) for call in self.calls]
+
+    def every(self, z: Float[Tensor, "*batch into"]) -> Float[Tensor, "m *batch out"]:
+        """Each module's value at every row, each evaluated once over the batch."""
+        rows = z.reshape(-1, z.shape[-1])
+        values = torch.stack([module(rows) for module in self._modules_in_order()])
+        return values.unflatten(1, z.shape[:-1])
+
+    def chosen(
+        self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]
+    ) -> Float[Tensor, "rows out"]:
+        """Each module's value at the rows that chose it; the others are not called."""
+        order = module.argsort(stable=True)
+        sizes = torch.bincount(module, minlength=len(self.calls)).tolist()
+        parts = [
+            f(rows)
+            for f, rows in zip(
+                self._modules_in_order(), z[order].split(sizes), strict=True
+            )
+            if len(rows)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+
+def is_enumerated(route: Tensor, n_modules: int) -> bool:
+    """Whether a route lists all modules in order on its leftmost dimension.
+
+    Pyro marks the values it enumerates of a Categorical; a sampled route of the same
+    shape (M particles of one example) lacks the mark. Values that lost it, by
+    arithmetic say, are dispatched as sampled ones: as right, and slower.
+    """
+    return (
+        getattr(route, "_pyro_categorical_support", None) is not None
+        and route.dim() > 0
+        and route.shape[0] == route.numel() == n_modules
+    )
+
+
+def _place(every: Tensor, position: int) -> Tensor:
+    """Move the modules' axis of ``every`` (M, *batch, out) to batch dim -position."""
+    batch = every.dim() - 2
+    if batch < position:  # (M, 1, .., 1, *batch, out)
+        return every.unflatten(0, (-1,) + (1,) * (position - 1 - batch))
+    axis = batch - position  # of `batch`, of size 1: the route is new to z there
+    return every.squeeze(1 + axis).movedim(0, axis)
+
+
+def _first_use(routes: list[Tensor]) -> list[Tensor | None]:
+    """For each slot, where no earlier slot chose the same module (None: everywhere)."""
+    first: list[Tensor | None] = [None]
+    for k, route in enumerate(routes[1:], 1):
+        fresh = routes[0] != route
+        for earlier in routes[1:k]:
+            fresh = fresh & (earlier != route)
+        first.append(fresh)
+    return first
+

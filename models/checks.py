@@ -1,0 +1,33 @@
+"""Checks of arguments that several parts share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def check_choice(argument: str, value: object, accepted: Iterable[str]) -> None:
+    """Refuse a value that is none of the accepted ones.
+
+    Raises:
+        ValueError: Names the argument, what was given, what is accepted, and the
+            nearest accepted value where one is near.
+    """
+    accepted = list(accepted)
+    if value in accepted:
+        return
+    close = difflib.get_close_matches(str(value), accepted, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"{argument} must be one of {', '.join(accepted)}, got {value!r}{hint}"
+    )
+
+
+def check_count(argument: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is not a whole number of at least ``least``.
+
+    Raises:
+        ValueError: Names the argument and what was given.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{argument} must be a whole number >= {least}, got {value!r}")

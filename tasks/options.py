@@ -1,0 +1,81 @@
+"""Checks of option values: each returns the value or raises one line that helps."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+
+SEED_STOP = 2**32
+
+
+def quoted(names: Iterable[object], limit: int = 10) -> str:
+    """The names in quotes, the first `limit` of them, for a message of one line."""
+    known = list(names)
+    shown = ", ".join(repr(str(name)) for name in known[:limit])
+    return shown if len(known) <= limit else f"{shown} and {len(known) - limit} more"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` where a known name is close, else an empty text."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def whole(name: str, value: object, low: int, high: int | None = None) -> int:
+    """An int in low..high (no upper end if high is None); bools are refused."""
+    fits = isinstance(value, Integral) and not isinstance(value, bool)
+    if not fits or value < low or (high is not None and value > high):  # type: ignore[operator]
+        upper = f"{low} or more" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name} must be a whole number {upper}; got {value!r}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def seed_in_range(value: object) -> int:
+    """A seed: whole number in 0..2**32-1."""
+    return whole("seed", value, 0, SEED_STOP - 1)
+
+
+def real(name: str, value: object, low: float = -math.inf) -> float:
+    """A finite number of at least `low`."""
+    fits = isinstance(value, Real) and not isinstance(value, bool)
+    if not fits or not math.isfinite(value) or value < low:  # type: ignore[arg-type, operator]
+        least = "" if low == -math.inf else f" of at least {low:g}"
+        raise ValueError(f"{name} must be a finite number{least}; got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def choice(name: str, value: object, accepted: Sequence[str]) -> str:
+    """One of the accepted texts."""
+    if value not in accepted:
+        raise ValueError(
+            f"{name} must be one of {quoted(accepted)}; got {value!r}"
+            f"{did_you_mean(value, accepted)}"
+        )
+    return str(value)
+
+
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """A list or tuple of texts; a bare text is refused, not split into letters."""
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, str) for item in value
+    ):
+        raise ValueError(f"{name} must be a list of texts; got {value!r}")
+    return tuple(value)
+
+
+def three_fractions(value: object) -> tuple[float, float, float]:
+    """The shares of train, valid and test: positive, 1 together."""
+    fits = isinstance(value, list | tuple) and len(value) == 3
+    if not fits or not all(
+        isinstance(v, Real) and not isinstance(v, bool) and 0 < v < 1  # type: ignore[operator]
+        for v in value  # type: ignore[attr-defined]
+    ):
+        shares = None
+    else:
+        shares = tuple(float(v) for v in value)  # type: ignore[attr-defined]
+    if shares is None or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        raise ValueError(
+            "fractions must be three positive numbers with sum 1, for train, valid and "
+            f"test; got {value!r}"
+        )
+    return shares[0], shares[1], shares[2]
