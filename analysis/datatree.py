@@ -1,20 +1,21 @@
-r"""One trained model on one data set as an ArviZ DataTree.
+"""One trained model on one data set as an ArviZ DataTree.
 
 Groups of a run, each variable with its dimensions:
 
-| group | variables |
-| --- | --- |
-| `posterior` | `route` (chain, draw, obs, site): int16 draws from p(a\|x,y) |
-| `routing` | `route_probs` p(a_l\|x,y), `router_probs` p(a_l\|x) (obs, site, module); `n_choices` (site) |
-| `usage` | `share` (chain, draw, site, module), `entropy` (chain, draw, site) of drawn routes |
-| `log_likelihood` | `y` (chain, draw, obs): log p(y\|x), routes summed out |
-| `posterior_predictive` | `y` (chain, draw, obs[, output]) |
-| `predictive_probs` | `y` (obs, klass), where y is a class |
-| `predictive_mean` | `y` (obs[, output]), where y is a number |
-| `observed_data` | `y` (obs[, output]) |
-| `constant_data` | `x` (obs, feature), `routes_true` (obs, site) where known |
-| `sample_stats` | `lp` (chain, draw): log p(y\|x) of the whole data set |
-| `training` | `loss` (chain, step); `h_a`, `h_b`, `valid`, … (chain, log_step[, site]) |
+- `posterior`: `route` (chain, draw, obs, site), int16 draws from p(a|x,y);
+- `routing`: `route_probs` p(a_l|x,y) and `router_probs` p(a_l|x) (obs, site, module),
+  `n_choices` (site);
+- `usage`: `share` (chain, draw, site, module) and `entropy` (chain, draw, site) of the
+  drawn routes;
+- `log_likelihood`: `y` (chain, draw, obs), log p(y|x) with the routes summed out;
+- `posterior_predictive`: `y` (chain, draw, obs[, output]);
+- `predictive_probs`: `y` (obs, klass), where y is a class;
+- `predictive_mean`: `y` (obs[, output]), where y is a number;
+- `observed_data`: `y` (obs[, output]);
+- `constant_data`: `x` (obs, feature), `routes_true` (obs, site) where known;
+- `sample_stats`: `lp` (chain, draw), log p(y|x) of the whole data set;
+- `training`: `loss` (chain, step); `h_a`, `h_b`, `valid`, `seconds` (chain, log_step),
+  `h_a_layers`, `h_b_layers` (chain, log_step, site).
 
 All in nats. The log-likelihood given a drawn route is deliberately nowhere: cross
 validation on it is badly wrong. Weights are a point estimate and routes are summed out,
@@ -112,7 +113,7 @@ def tree_from_evaluation(
         attrs: attributes of the root.
 
     Raises:
-        ValueError: numbers of examples differ, or a site has too many choices for int16.
+        ValueError: numbers of examples differ, or a site's choices exceed int16.
     """
     x, y = to_numpy(x), to_numpy(y)
     truth = None if routes is None else to_numpy(routes)

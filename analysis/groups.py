@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -69,4 +69,4 @@ def dataset(tree: xr.DataTree, group: str) -> xr.Dataset:
             f"tree: got groups {list(tree.children)}, expected {group!r} among them "
             "(is it a run made by latentroute.analysis.to_datatree?)"
         )
-    return cast("xr.Dataset", tree.children[group].to_dataset())
+    return tree.children[group].to_dataset()

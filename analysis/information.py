@@ -32,7 +32,7 @@ class Information(TypedDict):
     mi_lower: Floats
     """Plug-in I(A;X) = h_b - h_a: biased low, at most log N."""
     mi_upper: Floats
-    """Leave-one-out I(A;X): biased high, infinite where an example alone uses a module."""
+    """Leave-one-out I(A;X): biased high, infinite where one example owns a module."""
     n: int
     """Number of examples N that all of it rests on."""
 

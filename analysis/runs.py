@@ -47,20 +47,37 @@ def runs(tree: xr.DataTree) -> list[Run]:
     return found
 
 
-def finished(tree: xr.DataTree) -> dict[str, list[Run]]:
-    """The runs that did not fail, by method.
+def by_method(tree: xr.DataTree) -> dict[str, list[Run]]:
+    """All runs by method, failed ones among them.
 
     Raises:
-        ValueError: every run failed.
+        ValueError: the tree is neither run nor comparison, or every run failed.
     """
-    by_method: dict[str, list[Run]] = {}
+    found: dict[str, list[Run]] = {}
     for run in runs(tree):
-        if not run.error:
-            by_method.setdefault(run.method, []).append(run)
-    if not by_method:
+        found.setdefault(run.method, []).append(run)
+    if all(run.error for of_method in found.values() for run in of_method):
         errors = sorted({run.error for run in runs(tree)})
         raise ValueError(f"tree: every run failed ({'; '.join(errors)})")
-    return by_method
+    return found
+
+
+def finished(tree: xr.DataTree) -> dict[str, list[Run]]:
+    """The runs that did not fail, by method; methods without one are left out.
+
+    Raises:
+        ValueError: the tree is neither run nor comparison, or every run failed.
+    """
+    alive = {
+        method: [run for run in of_method if not run.error]
+        for method, of_method in by_method(tree).items()
+    }
+    return {method: of_method for method, of_method in alive.items() if of_method}
+
+
+def is_classification(tree: xr.DataTree) -> bool:
+    """Whether a run's targets are classes."""
+    return "predictive_probs" in tree.children
 
 
 def listed(tree: xr.DataTree, attr: str) -> list[Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     import xarray as xr
 
-ENGINE = "h5netcdf"
+ENGINE: Final = "h5netcdf"
 
 
 def save(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:

@@ -21,19 +21,19 @@ DEAD = 0.1  # a module is dead when its use is below this share of an even one
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Mean and standard error over seeds of what matters, per method.
 
-    | column | meaning |
-    | --- | --- |
-    | `seeds`, `failed` | runs, and how many of them failed and enter no mean |
-    | `log_lik` | mean log p(y|x) per example, routes summed out (nats) |
-    | `gain` | the same minus that of the class prior (or normal fit) of the training data |
-    | `accuracy` or `rmse` | of the most probable class, or of the predictive mean |
-    | `h_a`, `h_b` | H(A|X) and H(A) of the router, mean over layers (nats) |
-    | `dead` | fraction of modules with use < 1/(10 M) |
-    | `seconds` | wall time of training |
+    Columns:
 
-    Each but `gain` is followed by its standard error over seeds (`log_lik_se`, …): NaN
-    with one seed. What a tree does not tell (`gain` without `prior_log_lik`, `seconds`
-    without `wall_time`) is NaN. No number depends on how modules are labelled.
+    - `seeds`, `failed`: runs, and how many of them failed and enter no mean;
+    - `log_lik`: mean log p(y|x) per example, routes summed out (nats);
+    - `gain`: `log_lik` minus that of the class prior (of a normal fit to numeric y);
+    - `accuracy` of the most probable class, or `rmse` of the predictive mean;
+    - `h_a`, `h_b`: H(A|X) and H(A) of the router, mean over layers (nats);
+    - `dead`: fraction of modules with use < 1/(10 M);
+    - `seconds`: wall time of training.
+
+    Each mean but `gain` is followed by its standard error over seeds (`log_lik_se`, …):
+    NaN with one seed. What a tree does not tell (`gain` without `prior_log_lik`,
+    `seconds` without `wall_time`) is NaN. No number depends on the modules' labels.
 
     Args:
         tree: a comparison, or one run.
@@ -98,8 +98,8 @@ MEASURES = ("log_lik", "accuracy", "rmse", "h_a", "h_b", "dead", "seconds")
 
 def pointwise_log_lik(tree: xr.DataTree) -> NDArray[np.float64]:
     """(N,) log of the mean over draws of p(y_n|x_n): the log predictive density."""
-    values = dataset(tree, "log_likelihood")["y"].stack(sample=("chain", "draw"))
-    rows = values.transpose("sample", "obs").values.astype(np.float64)
+    values = dataset(tree, "log_likelihood")["y"].transpose("chain", "draw", "obs")
+    rows = values.values.astype(np.float64).reshape(-1, values.sizes["obs"])
     best = np.maximum(rows.max(0), np.finfo(np.float64).min)  # -inf - -inf is NaN
     with np.errstate(divide="ignore"):
         return np.asarray(best + np.log(np.exp(rows - best).mean(0)))

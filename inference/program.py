@@ -48,15 +48,19 @@ class RoutedProgram:
 
     Args:
         model: Any Pyro program; called as ``model(*args)``.
+        structure: The routing sites, where they are another program's: of a guide's
+            model.
 
     Raises:
         ValueError: At the first run, if the program is not one that can be routed:
             :func:`~latentroute.inference.structure.read_structure` says how.
     """
 
-    def __init__(self, model: Callable[..., Any]) -> None:
+    def __init__(
+        self, model: Callable[..., Any], structure: Structure | None = None
+    ) -> None:
         self.model = model
-        self._structure: Structure | None = None
+        self._structure = structure
         self._broadcasts: dict[str, bool] = {}
 
     def structure(self, *args: Any) -> Structure:
@@ -245,7 +249,13 @@ def _read(sites: dict[str, Site], structure: Structure) -> Terms:
         else:
             term = _log_prob(site, structure.nesting)
             outside = term if outside is None else outside + term
-    some = next(t for t in (likelihood, outside) if t is not None)
+    missing = [name for name in structure.names if name not in prior]
+    if missing:
+        raise ValueError(
+            f"the program does not sample the routing site {missing[0]!r}: it must "
+            f"sample each of {list(structure.names)} (it has {list(sites)})"
+        )
+    some = next(t for t in (likelihood, outside, *prior.values()) if t is not None)
     if likelihood is None:
         likelihood = some.new_zeros(n)
     if outside is None:

@@ -81,6 +81,7 @@ class Task:
     true_mean: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        """Checks every split."""
         choice("head", self.head, HEADS)
         for split_name, split in self.splits.items():
             where = f"{split_name} of task {self.name!r}"
@@ -106,6 +107,7 @@ class Task:
         return {**named, **self.extra}
 
     def __repr__(self) -> str:
+        """One line, without the data."""
         sizes = ", ".join(f"{k} {len(s.y)}" for k, s in self.splits.items())
         return (
             f"Task({self.name!r}: {self.in_features} -> {self.head} "
@@ -135,7 +137,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskSpec(ABC):
-    """The options of a task: a frozen dataclass whose fields all have a line in Args."""
+    """The options of a task: a frozen dataclass, every field with a line in Args."""
 
     summary: ClassVar[str]
 
@@ -166,7 +168,7 @@ def _check_y(split: Split, head: Head, out_features: int, where: str) -> None:
     if head == "categorical":
         if y.dtype != torch.int64:
             raise ValueError(f"y of {where} must be int64 classes; got {y.dtype}")
-        _check_range(y, out_features, f"y of {where}", "classes")
+        _check_range(y, out_features, f"y of {where}")
         return
     if not y.is_floating_point():
         raise ValueError(f"y of {where} must be floating point; got {y.dtype}")
@@ -202,9 +204,10 @@ def _check_finite(values: Tensor, what: str) -> None:
         )
 
 
-def _check_range(values: Tensor, stop: int, what: str, kind: str) -> None:
+def _check_range(values: Tensor, stop: int, what: str) -> None:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= stop:
         raise ValueError(
-            f"{what} must lie in the {kind} 0..{stop - 1}; got {low if low < 0 else high}"
+            f"{what} must lie in the classes 0..{stop - 1}; got "
+            f"{low if low < 0 else high}"
         )

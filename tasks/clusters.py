@@ -1,4 +1,4 @@
-"""Two clusters in the plane, one rotated, the other scaled: the smallest routed task."""
+"""Two clusters in the plane, one rotated, one scaled: the smallest routed task."""
 
 import math
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ class Clusters(TaskSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         for name in ("separation", "spread", "noise"):
             real(name, getattr(self, name), 0.0)
         for name in ("angle", "scale"):

@@ -57,6 +57,7 @@ class Composition(TaskSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         for name in ("n_layers", "n_modules", "features"):
             whole(name, getattr(self, name), 1)
         for name in ("noise", "context_noise"):

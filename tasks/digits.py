@@ -31,6 +31,7 @@ class Digits(TaskSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         three_fractions(self.fractions)
         seed_in_range(self.seed)
 

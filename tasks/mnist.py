@@ -36,6 +36,7 @@ class Mnist(TaskSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         three_fractions(self.fractions)
         seed_in_range(self.seed)
 

@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 SEED_STOP = 2**32
 
@@ -21,13 +22,13 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def whole(name: str, value: object, low: int, high: int | None = None) -> int:
+def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
     """An int in low..high (no upper end if high is None); bools are refused."""
     fits = isinstance(value, Integral) and not isinstance(value, bool)
-    if not fits or value < low or (high is not None and value > high):  # type: ignore[operator]
+    if not fits or value < low or (high is not None and value > high):
         upper = f"{low} or more" if high is None else f"in {low}..{high}"
         raise ValueError(f"{name} must be a whole number {upper}; got {value!r}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)
 
 
 def seed_in_range(value: object) -> int:
@@ -35,13 +36,12 @@ def seed_in_range(value: object) -> int:
     return whole("seed", value, 0, SEED_STOP - 1)
 
 
-def real(name: str, value: object, low: float = -math.inf) -> float:
-    """A finite number of at least `low`."""
-    fits = isinstance(value, Real) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or value < low:  # type: ignore[arg-type, operator]
+def real(name: str, value: Any, low: float = -math.inf) -> float:
+    """A finite number of at least `low`; bools are refused."""
+    if not _is_real(value) or not math.isfinite(value) or value < low:
         least = "" if low == -math.inf else f" of at least {low:g}"
         raise ValueError(f"{name} must be a finite number{least}; got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def choice(name: str, value: object, accepted: Sequence[str]) -> str:
@@ -63,19 +63,18 @@ def texts(name: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def three_fractions(value: object) -> tuple[float, float, float]:
+def three_fractions(value: Any) -> tuple[float, float, float]:
     """The shares of train, valid and test: positive, 1 together."""
     fits = isinstance(value, list | tuple) and len(value) == 3
-    if not fits or not all(
-        isinstance(v, Real) and not isinstance(v, bool) and 0 < v < 1  # type: ignore[operator]
-        for v in value  # type: ignore[attr-defined]
-    ):
-        shares = None
-    else:
-        shares = tuple(float(v) for v in value)  # type: ignore[attr-defined]
-    if shares is None or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+    fits = fits and all(_is_real(share) and share > 0 for share in value)
+    if not fits or not math.isclose(sum(value), 1.0, abs_tol=1e-6):
         raise ValueError(
             "fractions must be three positive numbers with sum 1, for train, valid and "
             f"test; got {value!r}"
         )
-    return shares[0], shares[1], shares[2]
+    train, valid, test = map(float, value)
+    return train, valid, test
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -49,9 +49,7 @@ class Rules(TaskSpec):
         arXiv:2206.02713, section 3 (MLP).
     """
 
-    summary: ClassVar[str] = (
-        "R linear rules named in x, with an out-of-distribution set"
-    )
+    summary: ClassVar[str] = "linear rules named in x, with an out-of-distribution set"
 
     n_rules: int = 4
     kind: Kind = "regression"
@@ -61,6 +59,7 @@ class Rules(TaskSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         whole("n_rules", self.n_rules, 2, 32)
         choice("kind", self.kind, get_args(Kind))
         for name in ("n_train", "n_valid", "n_test"):
@@ -90,7 +89,7 @@ class Rules(TaskSpec):
             extra={"ood": self._draw(self.n_test, rngs[4], scale=OOD_SCALE)},
             head="normal" if self.kind == "regression" else "bernoulli",
             out_features=1,
-            description=f"{self.kind} by one of {self.n_rules} linear rules, named in x",
+            description=f"{self.kind} by {self.n_rules} linear rules, named in x",
             network={
                 "n_layers": 1,
                 "n_modules": self.n_rules,

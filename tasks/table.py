@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ class Table(TaskSpec):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Checks every value."""
         if not isinstance(self.path, str | Path) or not str(self.path).strip():
             raise ValueError(f"path must be the path of a file; got {self.path!r}")
         if self.target is not None and not isinstance(self.target, str):
@@ -176,7 +177,7 @@ class Table(TaskSpec):
         name: str,
         parts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     ) -> tuple[torch.Tensor, tuple[float, ...], tuple[float, ...], list[str]]:
-        """y as the head wants it, the mean and scale taken out of it, and notes."""
+        """The target as the head wants it, the mean and scale taken out of it, and notes."""
         sizes = ", ".join(
             f"{k} {len(rows)}" for k, rows in zip(SPLITS, parts, strict=True)
         )
@@ -209,7 +210,7 @@ def _take(columns: "list[Column]", name: str) -> "Column":
     return next(c for c in columns if c.name == name)
 
 
-def _to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A value far outside the training rows' range may overflow: the task refuses it."""
+def _to_float32(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Values far outside the training range may overflow: the task refuses them."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32)

@@ -20,19 +20,19 @@ BLOCKS = 100  # a loss is averaged over stretches of 1/100 of training
 
 
 class Curves(NamedTuple):
-    """One quantity of several runs over the same steps, without NaN."""
+    """One quantity of several runs over the same steps."""
 
     steps: NDArray[np.int64]
     """(n_steps,)"""
     values: NDArray[np.float64]
-    """(n_runs, n_steps)"""
+    """(n_runs, n_steps); NaN where a run has none, which leaves a gap in its line"""
 
 
-def collect(of_method: Sequence[Run], name: str, *, site: str | None = None) -> Curves:
+def collect(seeds: Sequence[Run], name: str, *, site: str | None = None) -> Curves:
     """A training quantity of some runs, at the steps that all of them have it.
 
     Args:
-        of_method: runs of one method.
+        seeds: runs of one method.
         name: variable of the group `training`.
         site: for a variable per site, which one.
 
@@ -41,11 +41,11 @@ def collect(of_method: Sequence[Run], name: str, *, site: str | None = None) -> 
     """
     import xarray as xr
 
-    found = [dataset(run.tree, "training") for run in of_method]
-    arrays = [_curve(training[name], site) for training in found if name in training]
+    histories = [dataset(run.tree, "training") for run in seeds]
+    arrays = [_curve(rows[name], site) for rows in histories if name in rows]
     if not arrays:
         return Curves(np.zeros(0, np.int64), np.zeros((0, 0)))
-    both = xr.concat(arrays, dim="run", join="inner").dropna("at")
+    both = xr.concat(arrays, dim="run", join="inner").dropna("at", how="all")
     return Curves(both["at"].values, both.values)
 
 
@@ -54,7 +54,9 @@ def _curve(variable: xr.DataArray, site: str | None) -> xr.DataArray:
     if site is not None:
         variable = variable.sel(site=site)
     along = "step" if "step" in variable.dims else "log_step"
-    return variable.mean("chain").rename({along: "at"}).drop_vars("site", errors="ignore")
+    return (
+        variable.mean("chain", skipna=False).rename({along: "at"}).drop_vars("site", errors="ignore")
+    )
 
 
 def smooth(curves: Curves) -> tuple[Curves, int]:
@@ -82,13 +84,19 @@ def draw(axes: Axes, curves: Curves, look: Look, *, label: str) -> None:
     if len(curves.values) > 1:
         low, high = curves.values.min(0), curves.values.max(0)
         axes.fill_between(
-            curves.steps, low, high, color=look.colour, alpha=0.2, linewidth=0, label=label
+            curves.steps,
+            low,
+            high,
+            color=look.colour,
+            alpha=0.2,
+            linewidth=0,
+            label=label,
         )
 
 
-def seeds_note(by_method: Mapping[str, Sequence[Run]]) -> str:
+def seeds_note(of: Mapping[str, Sequence[Run]]) -> str:
     """What line and band stand for, with the number of seeds."""
-    counts = sorted({len(of_method) for of_method in by_method.values()})
+    counts = sorted({len(seeds) for seeds in of.values()})
     if counts == [1]:
         return "One seed per method: no interval."
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

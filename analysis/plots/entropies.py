@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 LOOKS = {
-    "h_b": ("H(A): how evenly modules are used", Look("#0072B2", "o", "-")),
-    "h_a": ("H(A|X): how unsure the router is", Look("#D55E00", "s", "--")),
+    "h_b": ("H(A)\nhow evenly modules are used", Look("#0072B2", "o", "-")),
+    "h_a": ("H(A|X)\nhow unsure the router is", Look("#D55E00", "s", "--")),
 }
 
 
@@ -35,46 +35,64 @@ def entropies(tree: xr.DataTree, *, site: str | None = None) -> StyledFigure:
     Raises:
         ValueError: no run finished, none kept its history, or there is no such site.
     """
-    by_method = finished(tree)
-    first = next(iter(by_method.values()))[0]
+    of = finished(tree)
+    first = next(iter(of.values()))[0]
     highest = _log_choices(first, site)
-    columns = min(COLUMNS, len(by_method))
-    rows = -(-len(by_method) // columns)
+    columns = min(COLUMNS, len(of))
+    rows = -(-len(of) // columns)
     where = "mean over layers" if site is None else site
     with style():
         task = tree.attrs.get("task", "one task")
         title = f"Entropy of routing while training: {task}"
         figure = new_figure(title, width=2.4 + 2.5 * columns, height=1.6 + 2.6 * rows)
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (method, of_method) in zip(grid.flat, by_method.items(), strict=False):
-            _panel(axes, of_method, site, highest)
+        for axes, (method, seeds) in zip(grid.flat, of.items(), strict=False):
+            _panel(axes, seeds, site, highest)
             axes.set(title=method, ylim=(-0.03 * highest, 1.12 * highest))
-        for axes in grid.flat[len(by_method) :]:
+        for axes in grid.flat[len(of) :]:
             axes.remove()
         for axes in grid[:, 0]:
             axes.set_ylabel(f"entropy, {where} (nats)")
-        for column in range(columns):
-            below = [axes for axes in grid[:, column] if axes.figure is not None]
-            below[-1].set_xlabel("step")
-            below[-1].tick_params(labelbottom=True)
+        shown = list(grid.flat)[: len(of)]
+        for axes in shown[-columns:]:  # those with no panel below them
+            axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
+        for axes in {*shown[columns - 1 :: columns], shown[-1]}:
+            _effective_axis(axes, highest)
         handles = grid[0, 0].get_lines()
-        figure.legend(handles=handles, loc="outside lower left", ncols=3)
-        add_note(figure, seeds_note(by_method))
+        figure.legend(handles=handles, loc="outside right upper", labelspacing=1)
+        gap = "The gap between the lines is I(A;X): what a route tells about its input."
+        add_note(figure, f"{seeds_note(of)} {gap}")
     return figure
 
 
-def _panel(axes: Axes, of_method: list[Run], site: str | None, highest: float) -> None:
+def _panel(axes: Axes, seeds: list[Run], site: str | None, highest: float) -> None:
     """One method's two curves under the line of an even use."""
     for name, (label, look) in LOOKS.items():
-        found = name if site is None else f"{name}_layers"
-        draw(axes, collect(of_method, found, site=site), look, label=label)
+        variable = name if site is None else f"{name}_layers"
+        draw(axes, collect(seeds, variable, site=site), look, label=label)
     axes.axhline(
         highest,
         color=REFERENCE,
         linewidth=1,
         linestyle=":",
-        label=f"log M = {highest:.2f}: all modules alike",
+        label=f"log M = {highest:.2f}\nall modules used alike",
     )
+
+
+def _effective_axis(axes: Axes, highest: float) -> None:
+    """The same heights as exp(H), on the right: how many modules that amounts to."""
+    most = np.exp(highest) + 1e-6
+    counts = [m for m in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if m <= most]
+    if most > 48:
+        counts = [2**power for power in range(int(np.log2(most)) + 1)]
+    right = axes.twinx()
+    right.set_ylim(axes.get_ylim())
+    right.set_yticks(np.log(counts), [str(m) for m in counts])
+    right.set_ylabel("effective modules, exp(entropy)")
+    right.tick_params(axis="y", length=0)
+    right.grid(False)
+    right.spines[:].set_visible(False)
 
 
 def _log_choices(run: Run, site: str | None) -> float:

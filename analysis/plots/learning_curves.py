@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..runs import finished
+from ..runs import by_method, finished
 from .curves import Curves, collect, draw, seeds_note, smooth
 from .style import StyledFigure, add_note, method_looks, new_figure, style
 
@@ -25,10 +25,10 @@ def learning_curves(tree: xr.DataTree) -> StyledFigure:
     Raises:
         ValueError: no run finished, or none kept its history.
     """
-    by_method = finished(tree)
-    looks = method_looks(list(by_method))
-    valid = {m: collect(of_method, "valid") for m, of_method in by_method.items()}
-    losses = {m: smooth(collect(of_method, "loss")) for m, of_method in by_method.items()}
+    of = finished(tree)
+    looks = method_looks(list(by_method(tree)))
+    valid = {m: collect(found, "valid") for m, found in of.items()}
+    losses = {m: smooth(collect(found, "loss")) for m, found in of.items()}
     window = max(length for _, length in losses.values())
     over = f", mean over {window} steps" if window > 1 else ""
     panels: list[tuple[str, str, dict[str, Curves]]] = [
@@ -47,10 +47,11 @@ def learning_curves(tree: xr.DataTree) -> StyledFigure:
         for axes, (name, label, curves) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
         ):
-            for method, of_method in curves.items():
-                draw(axes, of_method, looks[method], label=method)
+            for method, drawn in curves.items():
+                draw(axes, drawn, looks[method], label=method)
             axes.set(title=name, xlabel="step", ylabel=label)
-        lines = [line for line in axes.get_lines()]
-        figure.legend(handles=lines, loc="outside right upper", title="method")
-        add_note(figure, seeds_note(by_method))
+        figure.legend(
+            handles=axes.get_lines(), loc="outside right upper", title="method"
+        )
+        add_note(figure, seeds_note(of))
     return figure

@@ -65,23 +65,25 @@ def add_note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=9, color=NOTE)
 
 
-def save_figure(
-    figure: Figure, path: str | os.PathLike[str], *, dpi: float | None = None
-) -> Path:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure without cutting off titles; the suffix says the format.
 
     Args:
         figure: what a plot of this package returned.
         path: file to write (png, svg, pdf); missing folders are made.
-        dpi: dots per inch, the style sheet's own if None.
 
     Returns:
         The path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight", dpi="figure" if dpi is None else dpi)
+    figure.savefig(path, bbox_inches="tight")
     return path
+
+
+def number(value: float, digits: int) -> str:
+    """A number as matplotlib writes its ticks, with a minus sign for a hyphen."""
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,16 @@ def module_colours(n_modules: int) -> list[str]:
     if n_modules <= len(hues):
         return hues[:n_modules]
     if n_modules <= 2 * len(hues):
-        tints = [to_hex(0.45 * np.array(to_rgb(hue)) + 0.55) for hue in hues]
+        tints = [_tint(hue) for hue in hues]
         return (hues + tints)[:n_modules]
     scale = mpl.colormaps["viridis"](np.linspace(0, 1, n_modules))
     return [to_hex(colour) for colour in scale]
+
+
+def _tint(colour: str) -> str:
+    """The colour mixed with white, a little more white than colour."""
+    red, green, blue = (0.45 * part + 0.55 for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def _cycle() -> list[str]:

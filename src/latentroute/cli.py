@@ -60,7 +60,7 @@ COMMANDS = {
     "report": Command(
         "figures and report.html again, from a comparison.nc", ".cli_output", "report"
     ),
-    "methods": Command("what the methods are, and unbiased for", ".cli_list", "methods"),
+    "methods": Command("the inference methods there are", ".cli_list", "methods"),
     "tasks": Command("what data there is to train on", ".cli_list", "tasks"),
 }
 
@@ -149,7 +149,3 @@ def raised_here(trace: TracebackType | None) -> bool:
         trace = trace.tb_next
     module: str = trace.tb_frame.f_globals.get("__name__", "")
     return module.partition(".")[0] == __package__
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -139,9 +139,9 @@ def without_missing(
     n_rows = len(columns[0].missing)
     if missing == "error":
         raise ValueError(
-            f"missing values in {quoted(found)} (count of {n_rows} rows): missing='drop' "
-            "leaves these rows out, missing='impute' fills them in, exclude= leaves out "
-            "a column"
+            f"missing values in {quoted(found)} (count of {n_rows} rows): "
+            "missing='drop' leaves these rows out, missing='impute' fills them in, "
+            "exclude= leaves out a column"
         )
     looked_at = [c for c in columns if missing == "drop" or c.name == target]
     lost = np.any([c.missing for c in looked_at], axis=0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+
 from latentroute.analysis.datatree import tree_from_evaluation
 
 

@@ -1,0 +1,204 @@
+"""The best routes found so far for each example, and the guide that they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..models.checks import check_choice, check_count
+
+Score = Literal["joint", "likelihood", "prior"]
+
+
+class RouteBuffer(nn.Module):
+    """Up to ``capacity`` distinct routes for each example, in int8 where M <= 127.
+
+    It starts with one route an example, uniformly at random, as Kirsch et al. 2018 do;
+    with all routes where the capacity holds them. Memory: N x capacity x (L + 5) bytes.
+
+    Args:
+        n_rows: Number of examples N (1 where the routing is static).
+        n_choices: Number of choices at each of the L sites.
+        capacity: Routes kept an example; no more than there are.
+        seed: Of the random start.
+
+    Attributes:
+        routes: (N, capacity, L) int8 or int16.
+        scores: (N, capacity) float32, as last scored; -inf where never scored.
+        filled: (N, capacity) which places hold a route.
+    """
+
+    routes: Tensor
+    scores: Tensor
+    filled: Tensor
+
+    def __init__(
+        self,
+        n_rows: int,
+        n_choices: Sequence[int],
+        *,
+        capacity: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_count("n_rows", n_rows)
+        check_count("capacity", capacity)
+        capacity = min(capacity, math.prod(n_choices))
+        dtype = torch.int8 if max(n_choices) <= 127 else torch.int16
+        shape = (n_rows, capacity)
+        if capacity == math.prod(n_choices):
+            axes = [torch.arange(m, dtype=dtype) for m in n_choices]
+            routes = torch.cartesian_prod(*axes).reshape(1, capacity, -1)
+            routes = routes.repeat(n_rows, 1, 1)
+            filled = torch.ones(shape, dtype=torch.bool)
+        else:
+            generator = torch.Generator()
+            generator.seed() if seed is None else generator.manual_seed(seed)
+            routes = torch.zeros(*shape, len(n_choices), dtype=dtype)
+            for site, m in enumerate(n_choices):
+                routes[:, 0, site] = torch.randint(m, (n_rows,), generator=generator)
+            filled = torch.arange(capacity).expand(shape) == 0
+        self.register_buffer("routes", routes)
+        self.register_buffer("scores", torch.full(shape, -math.inf))
+        self.register_buffer("filled", filled.contiguous())
+
+    @property
+    def capacity(self) -> int:
+        """Routes kept an example."""
+        return self.routes.shape[1]
+
+    def rows(
+        self, index: Int[Tensor, " batch"]
+    ) -> tuple[Int[Tensor, "capacity batch sites"], Bool[Tensor, "capacity batch"]]:
+        """Routes of the given examples, the best first, and which places are filled."""
+        return (
+            self.routes[index].transpose(0, 1).long(),
+            self.filled[index].transpose(0, 1),
+        )
+
+    @torch.no_grad()
+    def keep_best(
+        self,
+        index: Int[Tensor, " batch"],
+        candidates: Int[Tensor, "candidates batch sites"],
+        scores: Float[Tensor, "candidates batch"],
+    ) -> None:
+        """Replace the examples' routes by the best distinct candidates.
+
+        Among equal scores the earlier candidate wins, so incumbents go first.
+
+        Args:
+            index: (B,) rows of the examples.
+            candidates: (C, B, L) routes.
+            scores: (C, B) what they are ranked by, all computed now; -inf or NaN
+                candidates are kept only where nothing better is there.
+        """
+        n, capacity = len(candidates), self.capacity
+        scores = scores.nan_to_num(-math.inf, math.inf, -math.inf)
+        same = (candidates.unsqueeze(0) == candidates.unsqueeze(1)).all(-1)  # (C, C, B)
+        earlier = torch.ones(n, n, dtype=torch.bool, device=same.device).tril(-1)
+        repeated = (same & earlier.unsqueeze(-1)).any(1)  # (C, B)
+        # Distinct candidates first, then by score; both sorts are stable.
+        order = scores.argsort(dim=0, descending=True, stable=True)
+        late = repeated.gather(0, order).long()
+        order = order.gather(0, late.argsort(dim=0, stable=True))[:capacity]
+        best = scores.gather(0, order)
+        filled = ~repeated.gather(0, order)
+        routes = candidates.gather(0, order.unsqueeze(-1).expand(*order.shape, candidates.shape[-1]))
+        kept = len(order)
+        self.routes[index, :kept] = routes.transpose(0, 1).to(self.routes.dtype)
+        self.scores[index, :kept] = best.transpose(0, 1).to(self.scores.dtype)
+        self.filled[index, :kept] = filled.transpose(0, 1)
+        self.filled[index, kept:] = False
+
+
+class BufferGuide(nn.Module):
+    """q(a | x, y) on the buffered routes of each example.
+
+    Trained by no gradient: E-steps (:mod:`latentroute.inference.em`) propose fresh
+    routes from the router, score them beside the incumbents under the current
+    parameters, and keep the best. As a Pyro program it samples a buffered route with
+    probability proportional to exp(score), the first-kept where none was scored yet.
+
+    Args:
+        sites: Names of the routing sites in program order.
+        n_choices: Number of choices at each.
+        n_rows: Number of examples N (1 where the routing is static).
+        capacity: Routes kept an example.
+        n_samples: Fresh routes proposed in an E-step.
+        score: What routes are ranked by: ``"joint"`` log p(y | x, a) + log p(a | x),
+            as the public code of Kirsch et al. does, ``"likelihood"`` or ``"prior"``.
+        include_incumbent: Whether buffered routes compete with fresh ones; if not, an
+            E-step forgets them.
+        interval: E-steps are done at every ``interval``-th call of the objective.
+        seed: Of the buffer's random start.
+
+    References:
+        Kirsch, Kunze, Barber 2018, arXiv:1811.05249, algorithm 1 (capacity 1);
+        Abolafia et al. 2018, arXiv:1801.03526 (a queue of the best K).
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[str],
+        n_choices: Sequence[int],
+        n_rows: int,
+        *,
+        capacity: int = 1,
+        n_samples: int = 9,
+        score: Score = "joint",
+        include_incumbent: bool = True,
+        interval: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_count("n_samples", n_samples)
+        check_count("interval", interval)
+        check_choice("score", score, get_args(Score))
+        self.sites = tuple(sites)
+        self.n_choices = tuple(n_choices)
+        self.n_samples = n_samples
+        self.score = score
+        self.include_incumbent = include_incumbent
+        self.interval = interval
+        self.buffer = RouteBuffer(n_rows, n_choices, capacity=capacity, seed=seed)
+
+    def probabilities(
+        self, index: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch capacity"]:
+        """q of each place of the examples' buffers."""
+        filled, scores = self.buffer.filled[index], self.buffer.scores[index]
+        scored = torch.isfinite(scores).any(-1, keepdim=True)
+        logits = torch.where(scored, scores, torch.zeros_like(scores))
+        return torch.softmax(logits.masked_fill(~filled, -math.inf), -1)
+
+    def forward(
+        self, x: Tensor, y: Tensor | None = None, index: Tensor | None = None
+    ) -> Int[Tensor, "*samples batch sites"]:
+        """Sample the sites: a_l given a_<l by the places that agree so far."""
+        if index is None:
+            index = torch.arange(len(x), device=x.device)
+        static = len(self.buffer.routes) == 1 and len(x) > 1
+        rows = index.new_zeros(1) if static else index
+        places = self.buffer.routes[rows].long()  # (B, C, L)
+        weight = self.probabilities(rows)  # (*samples, B, C)
+        chosen = []
+        for l, (name, m) in enumerate(zip(self.sites, self.n_choices, strict=True)):
+            probs = torch.zeros(*weight.shape[:-1], m, device=weight.device)
+            at = places[..., l].expand(weight.shape)
+            probs = probs.scatter_add(-1, at, weight)
+            if static:
+                a = pyro.sample(name, dist.Categorical(probs[0]))
+            else:
+                with pyro.plate("data", len(x), dim=-1):
+                    a = pyro.sample(name, dist.Categorical(probs))
+            weight = weight * (places[..., l] == a.unsqueeze(-1))
+            chosen.append(a)
+        return torch.stack(chosen, -1)

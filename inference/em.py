@@ -1,0 +1,292 @@
+"""Training on buffered routes: hard EM and top-K buffers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..guides.buffer import BufferGuide, Score
+from ..models.checks import check_choice, check_count
+from .objective import Method, Model, Objective
+from .program import Terms
+from .score_function import score_function_elbo
+from .structure import Structure
+
+Weights = Literal["posterior", "uniform"]
+
+
+@dataclass(frozen=True)
+class TopKBuffer(Method):
+    """Fresh samples beside the best routes found for each example.
+
+    .. math::
+        w_{fresh}\\, \\mathrm{ELBO}_S + w_{buffer} \\sum_{a \\in A^*_n}
+        w_a \\log p(y, a \\mid x), \\quad
+        w_a \\propto p(y, a \\mid x) \\text{ over the buffer, detached}
+
+    At every ``interval``-th step an E-step proposes S routes from the router, scores
+    them and the incumbents under the current parameters, and keeps the best K distinct
+    ones. Biased for the ELBO, on purpose. Capacity 1 with w_fresh = 0 is hard EM;
+    capacity |A| with w_fresh = 0 has the exact marginal's gradient. Unlike the
+    reference text's plain mean over fresh and buffered routes, a buffered route's
+    reward here never pushes it down. Cost: S + 2 K evaluations an example.
+
+    Args:
+        capacity: K, routes kept an example.
+        n_samples: S, fresh routes in an E-step and in the ELBO; at least 2 where
+            ``w_fresh`` > 0.
+        w_fresh: Weight of the score-function ELBO of the fresh samples.
+        w_buffer: Weight of the buffered routes.
+        weights: ``"posterior"`` as above, or ``"uniform"`` over the buffer, as in
+            priority-queue training.
+        score: What routes are kept by: ``"joint"``, ``"likelihood"`` or ``"prior"``.
+        include_incumbent: Whether buffered routes compete in the E-step.
+        interval: Steps from one E-step to the next.
+
+    References:
+        Abolafia et al. 2018, arXiv:1801.03526; Kirsch et al. 2018, arXiv:1811.05249.
+    """
+
+    capacity: int = 4
+    n_samples: int = 8
+    w_fresh: float = 0.5
+    w_buffer: float = 0.5
+    weights: Weights = "posterior"
+    score: Score = "joint"
+    include_incumbent: bool = True
+    interval: int = 1
+
+    summary: ClassVar[str] = "the best K routes of each example, and fresh samples"
+    wiring: ClassVar[str] = "top-K buffer"
+    unbiased_for: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        check_count("capacity", self.capacity)
+        check_count("n_samples", self.n_samples, least=2 if self.w_fresh else 1)
+        check_count("interval", self.interval)
+        check_choice("weights", self.weights, get_args(Weights))
+        check_choice("score", self.score, get_args(Score))
+        for name in ("w_fresh", "w_buffer"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    def guide(self, structure: Structure, n_data: int, seed: int | None) -> BufferGuide:
+        """The buffer that this method keeps, for a program of this structure."""
+        n_static = len(structure.static_sites)
+        if n_static not in (0, len(structure.sites)):
+            raise ValueError(
+                "a buffer takes a program whose routing sites are all dynamic or all "
+                f"static; static here: {[s.name for s in structure.static_sites]}"
+            )
+        return BufferGuide(
+            structure.names,
+            structure.n_choices,
+            1 if n_static else n_data,
+            capacity=self.capacity,
+            n_samples=self.n_samples,
+            score=self.score,
+            include_incumbent=self.include_incumbent,
+            interval=self.interval,
+            seed=seed,
+        )
+
+    def __call__(
+        self,
+        model: Model,
+        guide: Callable[..., Any] | None = None,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+        n_data: int | None = None,
+        seed: int | None = None,
+    ) -> Objective:
+        """The objective; without a guide, a buffer is made at the first call."""
+        if guide is not None and not isinstance(guide, BufferGuide):
+            raise TypeError(
+                f"{self.wiring} takes a BufferGuide, got {type(guide).__name__}"
+            )
+        if guide is None and n_data is None:
+            raise ValueError(
+                f"{self.wiring} keeps routes an example: pass n_data=, their number"
+            )
+        return _BufferObjective(
+            self, model, guide, parameters=parameters, n_data=n_data, seed=seed
+        )
+
+
+@dataclass(frozen=True)
+class HardEM(Method):
+    """Viterbi EM: train on the one best route found so far for each example.
+
+    .. math::
+        \\max_{\\theta, \\phi, a^*} \\sum_n \\log p(y_n \\mid x_n, a^*_n)
+        + \\log p(a^*_n \\mid x_n)
+
+    by coordinate ascent: at every ``interval``-th step an E-step lets S fresh routes
+    compete with the incumbent, ties keeping it; each step then follows the gradient of
+    the joint at a*. Not an estimate of the marginal's gradient: known to collapse onto
+    few modules. Cost: S + 2 evaluations an example.
+
+    Kirsch et al. run an E-step at every tenth step, on a minibatch of its own, with
+    S = 9 fresh samples; here it is done on the step's own minibatch.
+
+    Args:
+        n_samples: S, fresh routes in an E-step.
+        score: What routes are kept by: ``"joint"``, ``"likelihood"`` or ``"prior"``.
+        include_incumbent: Whether the buffered route competes in the E-step.
+        interval: Steps from one E-step to the next.
+
+    References:
+        Kirsch, Kunze, Barber 2018, arXiv:1811.05249, algorithm 1.
+    """
+
+    n_samples: int = 9
+    score: Score = "joint"
+    include_incumbent: bool = True
+    interval: int = 1
+
+    summary: ClassVar[str] = "hard EM: the best route found so far of each example"
+    wiring: ClassVar[str] = "hard EM"
+    unbiased_for: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        self._as_buffer()
+
+    def _as_buffer(self) -> TopKBuffer:
+        return TopKBuffer(
+            capacity=1,
+            n_samples=self.n_samples,
+            w_fresh=0.0,
+            w_buffer=1.0,
+            score=self.score,
+            include_incumbent=self.include_incumbent,
+            interval=self.interval,
+        )
+
+    def __call__(
+        self,
+        model: Model,
+        guide: Callable[..., Any] | None = None,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+        n_data: int | None = None,
+        seed: int | None = None,
+    ) -> Objective:
+        """The objective; without a guide, a buffer is made at the first call."""
+        return self._as_buffer()(
+            model, guide, parameters=parameters, n_data=n_data, seed=seed
+        )
+
+
+class _BufferObjective(Objective):
+    calls: Tensor
+
+    def __init__(
+        self,
+        method: TopKBuffer,
+        model: Model,
+        guide: BufferGuide | None,
+        *,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, guide, seed=seed, **options)
+        self._method = method
+        self._seed = seed
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
+        """Read the program on an example batch, and make the buffer of its sites."""
+        super().prepare(x, y, index)
+        if getattr(self, "guide", None) is None:
+            assert self.n_data is not None
+            structure = self._program.structure(*self._arguments(x, y, index))
+            self.guide = self._method.guide(structure, self.n_data, self._seed)
+
+    def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
+        self.prepare(x, y, index)
+        args, method = self._arguments(x, y, index), self._method
+        structure = self._program.structure(*args)
+        static = {site.name for site in structure.static_sites}
+        scale = self._data_scale(len(x))
+        rows = self._rows(x, index, static=bool(static))
+        e_step = int(self.calls) % self.guide.interval == 0
+        self.calls += 1
+        fresh = None
+        if e_step or method.w_fresh:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and method.w_fresh > 0):
+                fresh = self._program.sample(*args, n_samples=self.guide.n_samples)
+        if e_step and fresh is not None:
+            self._e_step(fresh, rows, args, structure, scale)
+        loss = -method.w_buffer * self._buffered(rows, args, structure, scale)
+        if method.w_fresh and fresh is not None:
+            n_data = scale * len(x)
+            loss = loss - method.w_fresh * score_function_elbo(
+                fresh, fresh.prior, static=static, n_data=n_data
+            )
+        return loss
+
+    def _rows(self, x: Any, index: Tensor | None, *, static: bool) -> Tensor:
+        """Rows of the buffer that the batch's routes stand in."""
+        device = self.guide.buffer.routes.device
+        if static:
+            return torch.zeros(1, dtype=torch.long, device=device)
+        if index is None:
+            return torch.arange(len(x), device=device)
+        return index.to(device)
+
+    @torch.no_grad()
+    def _e_step(
+        self,
+        fresh: Terms,
+        rows: Tensor,
+        args: tuple[Any, ...],
+        structure: Structure,
+        scale: float,
+    ) -> None:
+        """Keep the best of the incumbents, scored anew, and the fresh routes."""
+        routes = torch.stack([fresh.routes[name] for name in structure.names], -1)
+        scores = _score(fresh, structure, scale, self.guide.score)
+        if self.guide.include_incumbent:
+            places, filled = self.guide.buffer.rows(rows)
+            incumbents = self._program.given(*args, routes=places)
+            incumbent = _score(incumbents, structure, scale, self.guide.score)
+            incumbent = incumbent.masked_fill(~filled, -math.inf)
+            # An empty place repeats the first incumbent, so it counts as a duplicate.
+            places = torch.where(filled.unsqueeze(-1), places, places[:1])
+            routes = torch.cat([places, routes])
+            scores = torch.cat([incumbent, scores])
+        self.guide.buffer.keep_best(rows, routes, scores)
+
+    def _buffered(
+        self, rows: Tensor, args: tuple[Any, ...], structure: Structure, scale: float
+    ) -> Float[Tensor, ""]:
+        """sum_a w_a log p(y, a | x) over the buffer, per example."""
+        places, filled = self.guide.buffer.rows(rows)
+        terms = self._program.given(*args, routes=places)
+        joint = _score(terms, structure, scale, "joint")  # (C, B), or (C, 1) if static
+        logits = joint.detach() if self._method.weights == "posterior" else 0 * joint
+        weight = torch.softmax(logits.detach().masked_fill(~filled, -math.inf), 0)
+        # Empty places weigh nothing, whatever the likelihood of what stands in them.
+        value = (weight * joint.where(filled, 0.0)).sum(0)
+        n_data = scale * len(args[0])
+        return value.sum() / n_data if structure.static_sites else value.mean()
+
+
+def _score(
+    terms: Terms, structure: Structure, scale: float, by: Score
+) -> Float[Tensor, "routes examples"]:
+    """What routes are ranked by; static routes by what all examples say."""
+    likelihood = terms.likelihood
+    if structure.static_sites:
+        total = scale * likelihood.sum(-1, keepdim=True)
+        likelihood = total + terms.static_likelihood
+    prior = torch.stack([terms.prior[name] for name in structure.names]).sum(0)
+    if by == "likelihood":
+        return likelihood
+    return prior.expand_as(likelihood) if by == "prior" else likelihood + prior

@@ -1,0 +1,272 @@
+"""What a trained program says about examples: routes, likelihoods, predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pyro.poutine.util import site_is_factor
+from torch import Tensor
+
+from ..models.routing import Site
+from .plan import free_memory
+from .program import RoutedProgram, Terms, all_routes
+from .random import RandomStream
+from .structure import Structure
+
+_CHUNK_BYTES = 2**28
+_MOST_ROUTES = 2**16
+_IMPORTANCE_SAMPLES = 512
+
+
+class Evaluation(NamedTuple):
+    """Everything analysis asks of a program and some examples, detached.
+
+    M is the largest number of choices; sites with fewer are padded with zeros.
+
+    Attributes:
+        names: The L routing sites in program order.
+        n_choices: Choices at each.
+        log_marginal: (N,) log p(y_n | x_n), routes summed out. Where a site is static,
+            each example on its own: log sum_a p(a) p(y_n | x_n, a).
+        route_probs: (N, L, M) posterior p(a_l | x_n, y_n); static sites given all
+            examples.
+        router_probs: (N, L, M) p(a_l | x_n), earlier routes summed out.
+        routes: (draws, N, L) whole routes drawn from the posterior.
+        predictive: (N, classes) p(y = c | x_n) of a categorical target, else (N, D) the
+            predictive mean; ``None`` where only factors are observed.
+        y_draws: (draws, N, ...) drawn from p(y | x_n); ``None`` likewise.
+        exact: Whether routes were summed out by enumeration; otherwise by
+            self-normalised importance sampling from the router, whose log_marginal is
+            biased low.
+    """
+
+    names: tuple[str, ...]
+    n_choices: tuple[int, ...]
+    log_marginal: Float[Tensor, " examples"]
+    route_probs: Float[Tensor, "examples sites choices"]
+    router_probs: Float[Tensor, "examples sites choices"]
+    routes: Int[Tensor, "draws examples sites"]
+    predictive: Tensor | None
+    y_draws: Tensor | None
+    exact: bool
+
+
+@torch.no_grad()
+def evaluate(
+    model: Callable[..., Any],
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    draws: int = 100,
+    seed: int | None = 0,
+) -> Evaluation:
+    """Evaluate a program on examples.
+
+    Exact by enumeration, some examples at a time, where all routes of one example fit
+    into memory and are at most 65,536; otherwise by importance sampling with 512 routes
+    an example. Examples coupled by a static site are taken at once.
+
+    Args:
+        model: A Pyro program ``model(x, y=None)`` with routing sites.
+        x: Inputs, examples first.
+        y: Targets.
+        draws: Number of posterior routes and predictive targets drawn an example.
+        seed: Of the draws.
+
+    Returns:
+        The evaluation, on the CPU.
+
+    Raises:
+        ValueError: If the program cannot be routed.
+    """
+    program = RoutedProgram(model)
+    structure = program.structure(x, y)
+    exact, size = _chunk_size(structure, len(x))
+    look = _enumerated if exact else _sampled
+    parts: list[_Part] = []
+    with RandomStream(seed)():
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            args = (x[rows], None if y is None else y[rows])
+            weighted = look(program, args, structure)
+            parts.append(_summarise(weighted, program, args, structure, draws))
+    joined = [_cat(field, dim) for field, dim in zip(zip(*parts, strict=True), _DIMS, strict=True)]
+    return Evaluation(structure.names, structure.n_choices, *joined, exact=exact)
+
+
+class _Weighted(NamedTuple):
+    """Routes of each example with their log-weights under posterior and router."""
+
+    routes: Tensor  # (R, N or 1, L)
+    posterior: Tensor  # (R, N) log, normalised over R
+    router: Tensor  # (R, N) log, normalised over R
+    log_marginal: Tensor  # (N,)
+    mean: Tensor | None  # (R, N, D) predictive mean or probabilities at each route
+
+
+class _Part(NamedTuple):
+    log_marginal: Tensor
+    route_probs: Tensor
+    router_probs: Tensor
+    routes: Tensor
+    predictive: Tensor | None
+    y_draws: Tensor | None
+
+
+_DIMS = (0, 0, 0, 1, 0, 1)  # the examples' dimension of each field of a part
+
+
+def _chunk_size(structure: Structure, n: int) -> tuple[bool, int]:
+    """Whether to enumerate, and how many examples at once."""
+    limit = min(_CHUNK_BYTES, free_memory())
+    one = max(structure.enumeration_bytes(1), 1)
+    if structure.coupled:
+        whole = structure.enumeration_bytes(n)
+        exact = structure.n_routes <= _MOST_ROUTES and whole <= free_memory()
+        return exact, n
+    if structure.n_routes > _MOST_ROUTES or one > free_memory():
+        plain = max(sum(structure.stage_bytes) // structure.n_examples, 1)
+        return False, max(1, limit // (plain * _IMPORTANCE_SAMPLES))
+    return True, max(1, limit // one)
+
+
+def _enumerated(
+    program: RoutedProgram, args: tuple[Any, ...], structure: Structure
+) -> _Weighted:
+    """Every route, with exact weights."""
+    terms = program.enumerate(*args)
+    sizes = tuple(reversed(structure.n_choices))
+    n = terms.likelihood.shape[-1]
+    prior = torch.zeros(())
+    dynamic = terms.likelihood
+    static = terms.static_likelihood
+    for site in structure.sites:
+        prior = prior + terms.prior[site.name]
+        if site.static:
+            static = static + terms.prior[site.name]
+        else:
+            dynamic = dynamic + terms.prior[site.name]
+    joint = (terms.likelihood + prior).expand(*sizes, n)
+    inner = [-2 - i for i, site in enumerate(structure.sites) if not site.static]
+    outer = [-2 - i for i, site in enumerate(structure.sites) if site.static]
+    dynamic = dynamic.expand(*sizes, n)
+    total = torch.logsumexp(dynamic, inner, keepdim=True) if inner else dynamic
+    posterior = dynamic - total
+    if outer:
+        shared = static + total.sum(-1, keepdim=True)
+        posterior = posterior + shared - torch.logsumexp(shared, outer, keepdim=True)
+
+    def flat(table: Tensor) -> Tensor:  # (M_{L-1}, .., M_0, N, ...) -> (R, N, ...)
+        table = table.expand(*sizes, n, *table.shape[len(sizes) + 1 :])
+        order = [*reversed(range(len(sizes))), *range(len(sizes), table.dim())]
+        return table.permute(order).flatten(0, len(sizes) - 1)
+
+    site = _target(terms)
+    return _Weighted(
+        routes=all_routes(structure.sites).unsqueeze(1).to(joint.device),
+        posterior=flat(posterior),
+        router=flat(prior.expand(*sizes, n)),
+        log_marginal=torch.logsumexp(flat(joint), 0),
+        mean=None if site is None else flat(_mean(site, len(sizes), n)),
+    )
+
+
+def _sampled(
+    program: RoutedProgram, args: tuple[Any, ...], structure: Structure
+) -> _Weighted:
+    """Routes drawn from the router, weighted by their likelihood."""
+    terms = program.sample(*args, n_samples=_IMPORTANCE_SAMPLES)
+    s, n = terms.likelihood.shape
+    log_weight = terms.likelihood
+    if structure.coupled:
+        log_weight = log_weight.sum(-1, keepdim=True) + terms.static_likelihood
+    site = _target(terms)
+    routes = [terms.routes[name].expand(s, n) for name in structure.names]
+    return _Weighted(
+        routes=torch.stack(routes, -1),
+        posterior=torch.log_softmax(log_weight, 0).expand(s, n),
+        router=torch.full_like(terms.likelihood, -math.log(s)),
+        log_marginal=torch.logsumexp(terms.likelihood, 0) - math.log(s),
+        mean=None if site is None else _mean(site, 1, n).expand(s, -1, -1),
+    )
+
+
+def _summarise(
+    weighted: _Weighted,
+    program: RoutedProgram,
+    args: tuple[Any, ...],
+    structure: Structure,
+    draws: int,
+) -> _Part:
+    """Marginals, draws and predictions from weighted routes."""
+    posterior, router = weighted.posterior.exp(), weighted.router.exp()
+    n = posterior.shape[1]
+    routes = weighted.routes.expand(-1, n, -1)  # (R, N, L)
+    picked = torch.multinomial(posterior.T, draws, replacement=True).T  # (draws, N)
+    drawn = routes.gather(0, picked.unsqueeze(-1).expand(-1, -1, routes.shape[-1]))
+    for i, site in enumerate(structure.sites):
+        if site.static:  # one choice for all examples
+            drawn[..., i] = drawn[:, :1, i]
+    y_draws = None
+    if weighted.mean is not None:
+        terms = program.sample(*args, n_samples=draws)
+        target = _target(terms)
+        assert target is not None
+        fn = target.fn
+        shape = torch.broadcast_shapes(fn.batch_shape, (draws, *fn.batch_shape[-1:]))
+        y_draws = fn.expand(shape).sample().cpu()
+    predictive = None
+    if weighted.mean is not None:
+        predictive = torch.einsum("rn,rnd->nd", router, weighted.mean).cpu()
+    return _Part(
+        log_marginal=weighted.log_marginal.cpu(),
+        route_probs=_marginals(routes, posterior, structure).cpu(),
+        router_probs=_marginals(routes, router, structure).cpu(),
+        routes=drawn.cpu(),
+        predictive=predictive,
+        y_draws=y_draws,
+    )
+
+
+def _marginals(
+    routes: Tensor, weight: Tensor, structure: Structure
+) -> Float[Tensor, "examples sites choices"]:
+    """Each site's probabilities from the weights of whole routes."""
+    _, n, n_sites = routes.shape
+    probs = weight.new_zeros(n, n_sites, max(structure.n_choices))
+    for i in range(n_sites):
+        probs[:, i].scatter_add_(-1, routes[..., i].T, weight.T)
+    return probs
+
+
+def _target(terms: Terms) -> Site | None:
+    """The observed site that predictions are of: the last that is no factor."""
+    sites = [
+        site
+        for site in terms.observed.values()
+        if not site_is_factor({"type": "sample", "fn": site.fn})
+        and "route" not in site.infer
+    ]
+    return sites[-1] if sites else None
+
+
+def _mean(site: Site, n_lead: int, n: int) -> Tensor:
+    """(*lead, N, D): class probabilities of a categorical target, else its mean."""
+    fn = site.fn
+    is_categorical = fn.has_enumerate_support and hasattr(fn, "probs") and (
+        fn.probs.dim() > len(fn.batch_shape) + len(fn.event_shape)
+    )
+    mean = fn.probs if is_categorical else fn.mean
+    event = 1 if is_categorical else len(fn.event_shape)
+    mean = mean.flatten(-event) if event else mean.unsqueeze(-1)
+    lead = n_lead + 2 - mean.dim()
+    mean = mean[(None,) * lead] if lead > 0 else mean
+    return mean.expand(*mean.shape[:-2], n, mean.shape[-1])
+
+
+def _cat(field: tuple[Any, ...], dim: int) -> Any:
+    return None if field[0] is None else torch.cat(field, dim)

@@ -1,0 +1,188 @@
+"""What an inference method is: a value that ties a model and a guide to a loss."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .program import RoutedProgram
+from .random import RandomStream
+
+Model = Callable[..., Any]
+
+
+class Objective(nn.Module, ABC):
+    """A differentiable loss of a model and a guide, per example, to be minimised.
+
+    ``objective(x, y, index)`` is one Monte Carlo draw (exact methods: the value) of
+    minus the objective, averaged over the batch. It owns no optimiser: any training
+    loop over ``objective.parameters()``, the model's and the guide's, will do.
+
+    Args:
+        model: A Pyro program ``model(x, y=None)``. Its parameters are trained where it
+            is an ``nn.Module``; it also gets ``index`` where it takes one.
+        guide: A part that the method trains or keeps beside the model, or ``None``.
+        parameters: The tensors to train in place of the model's own; needed where the
+            model is a plain function.
+        n_data: Number of examples that ``index`` counts.
+        seed: Starts a stream of random numbers of its own, from which calls are
+            independent draws; ``None``: torch's global one.
+
+    Raises:
+        ValueError: If the model is a plain function and no parameters are given.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        guide: Callable[..., Any] | None = None,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+        n_data: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._program = RoutedProgram(model)
+        self._takes_index = "index" in inspect.signature(model).parameters
+        self._own: dict[str, Tensor] = {}
+        self.n_data = n_data
+        self._stream = RandomStream(seed)
+        if parameters is not None:
+            self._keep(parameters)
+        elif isinstance(model, nn.Module):
+            self.model = model
+        else:
+            raise ValueError(
+                f"the model {_name(model)} is no nn.Module: pass parameters=, the "
+                "tensors to train (an empty list where there are none)"
+            )
+        if guide is not None:
+            self.guide = guide
+
+    def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
+        """Read the program on an example batch, and make what a guide needs of it.
+
+        Raises:
+            ValueError: If the program is not one that can be routed.
+        """
+        self._program.structure(*self._arguments(x, y, index))
+
+    @abstractmethod
+    def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
+        """The loss of one batch; drawn inside the stream."""
+
+    def forward(self, x: Any, y: Any = None, index: Tensor | None = None) -> Tensor:
+        """One draw of the loss.
+
+        Args:
+            x: Inputs of the batch.
+            y: Targets of the batch, or ``None`` for a model that scores by itself.
+            index: (B,) rows of the data that the batch holds; ``None``: rows
+                0 .. n_data - 1.
+
+        Returns:
+            The loss, a scalar: a mean over the batch.
+
+        Raises:
+            ValueError: If index does not fit the batch or the data.
+        """
+        self._check_index(x, index)
+        with self._stream():
+            return self._loss(x, y, index)
+
+    def _arguments(self, x: Any, y: Any, index: Tensor | None) -> tuple[Any, ...]:
+        """What the model is called with."""
+        return (x, y, index) if self._takes_index else (x, y)
+
+    def _data_scale(self, n_batch: int) -> float:
+        """N / B: how many examples each of the batch stands for."""
+        return 1.0 if self.n_data is None else self.n_data / n_batch
+
+    def _check_index(self, x: Any, index: Tensor | None) -> None:
+        n = len(x)
+        if index is None:
+            if self.n_data is not None and n != self.n_data:
+                raise ValueError(
+                    f"index is needed for a batch: x has {n} examples, and index=None "
+                    f"stands for all {self.n_data} rows of the data"
+                )
+            return
+        if index.shape != (n,):
+            raise ValueError(
+                f"index must have shape ({n},), one row an example, got "
+                f"{tuple(index.shape)}"
+            )
+        if self.n_data is not None and n:
+            low, high = int(index.min()), int(index.max())
+            if low < 0 or high >= self.n_data:
+                raise ValueError(
+                    f"index must lie in 0 .. {self.n_data - 1}, got {low} .. {high}"
+                )
+
+    def _keep(self, parameters: Iterable[Tensor]) -> None:
+        """Hold tensors by identity: gradients must reach the user's own."""
+        if isinstance(parameters, Tensor):
+            parameters = [parameters]
+        for i, tensor in enumerate(parameters):
+            if not isinstance(tensor, Tensor) or not tensor.is_leaf:
+                raise TypeError(
+                    "parameters must be leaf tensors such as net.parameters() gives, "
+                    f"got {type(tensor).__name__} at place {i}"
+                )
+            self._own[f"parameter_{i}"] = tensor
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(f"parameter_{i}", tensor)
+            else:  # a buffer for the checkpoint, listed as a parameter below
+                self.register_buffer(f"parameter_{i}", tensor)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of model and guide, plain leaf tensors included."""
+        yield from super().named_parameters(prefix, recurse, remove_duplicate)
+        for name, tensor in self._own.items():
+            if not isinstance(tensor, nn.Parameter) and tensor.requires_grad:
+                yield f"{prefix}{name}", tensor  # type: ignore[misc]
+
+    def get_extra_state(self) -> Tensor:
+        """The state of the random stream, for a checkpoint (empty: none of its own)."""
+        state = self._stream.state
+        return torch.empty(0, dtype=torch.uint8) if state is None else state
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the random stream of a checkpoint."""
+        self._stream.state = state.cpu() if len(state) else None
+
+
+class Method(ABC):
+    """An inference method: options, and how they make an objective.
+
+    Concrete methods are frozen dataclasses whose fields are the options.
+    ``method(model, guide)`` follows Pyro's ELBO convention: an ``nn.Module`` whose
+    forward gives the loss.
+    """
+
+    summary: ClassVar[str]
+    wiring: ClassVar[str]  # which training it is, in MATH.md's terms
+    unbiased_for: ClassVar[str | None]  # of what its gradient is an unbiased estimate
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: Model,
+        guide: Callable[..., Any] | None = None,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+        n_data: int | None = None,
+        seed: int | None = None,
+    ) -> Objective:
+        """The objective of this model and guide; arguments as :class:`Objective`."""
+
+
+def _name(model: Model) -> str:
+    return getattr(model, "__name__", type(model).__name__)

@@ -1,0 +1,43 @@
+"""A stream of random numbers of an objective's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from .structure import untouched_randomness
+
+
+class RandomStream:
+    """Makes what runs inside it draw from one seeded stream.
+
+    Pyro's distributions draw from torch's global state, so the stream's state is put in
+    its place meanwhile. Successive uses go on where the last one ended.
+
+    Args:
+        seed: Starts the stream; ``None`` draws from torch's global state as it is.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.state: Tensor | None = None
+        if seed is not None:
+            self.state = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Draw from the stream inside the ``with`` block."""
+        if self.state is None:
+            yield
+            return
+        with untouched_randomness():
+            # manual_seed reaches every device; the state then places the CPU's.
+            if torch.cuda.is_initialized():
+                torch.cuda.manual_seed_all(int(self.state[:8].view(torch.int64)))
+            torch.set_rng_state(self.state)
+            try:
+                yield
+            finally:
+                self.state = torch.get_rng_state()

@@ -1,0 +1,102 @@
+"""Which task and methods a command line asks for: the first pass over its words."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import yaml
+
+from .cli import UsageError
+
+DEFAULT_TASK = "digits"
+DEFAULT_METHODS = ("exact", "score-function", "hard-em", "topk-buffer")
+OWN_DATA_TASK = "table"
+
+
+class Choice(NamedTuple):
+    """What the other options depend on."""
+
+    task: str
+    methods: tuple[str, ...]
+    own_data: bool
+
+
+class _Scan(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+class _ScanConfig(argparse.Action):
+    """Takes the keys of a YAML file in its place among the flags: the last one wins."""
+
+    def __call__(self, _: Any, namespace: Any, values: Any, __: Any = None) -> None:
+        try:
+            content = yaml.safe_load(Path(values).read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, yaml.YAMLError):
+            return  # the second pass says it
+        if isinstance(content, dict):
+            for key in vars(namespace).keys() & content.keys():
+                setattr(namespace, key, content[key])
+
+
+def choose(words: Sequence[str], methods_flag: str) -> Choice:
+    """Find the task and the methods that a command line asks for.
+
+    Args:
+        words: The words after the command.
+        methods_flag: ``"methods"`` where several are accepted, or ``"method"``.
+
+    Raises:
+        UsageError: If one of them does not exist.
+    """
+    from .inference import METHODS
+    from .tasks import TASKS
+
+    scan = _Scan(add_help=False, allow_abbrev=False)
+    for flag in ("task", "data", methods_flag):
+        scan.add_argument(f"--{flag}")
+    scan.add_argument("--config", action=_ScanConfig)
+    found = vars(scan.parse_known_args(list(words))[0])
+    if found["task"] and found["data"]:
+        raise UsageError("--task and --data exclude each other; give one of them")
+    task = str(found["task"] or DEFAULT_TASK)
+    own_data = bool(found["data"])
+    if not own_data:
+        known("--task", task, [name for name in TASKS if name != OWN_DATA_TASK])
+    default = DEFAULT_METHODS if methods_flag == "methods" else DEFAULT_METHODS[:1]
+    methods = split_names(found[methods_flag] or default)
+    for method in methods:
+        known(f"--{methods_flag}", method, METHODS)
+    twice = sorted({method for method in methods if methods.count(method) > 1})
+    if twice:
+        raise UsageError(f"--{methods_flag}: {', '.join(twice)} is there twice")
+    return Choice(OWN_DATA_TASK if own_data else task, tuple(methods), own_data)
+
+
+def split_names(value: Any) -> list[str]:
+    """Names from ``a,b``, or from a list such as YAML gives."""
+    words = value.split(",") if isinstance(value, str) else list(value)
+    names = [str(word).strip() for word in words]
+    if not all(names):
+        raise ValueError(f"expected names with commas between them, got {value!r}")
+    return names
+
+
+def known(flag: str, name: str, accepted: Iterable[str]) -> None:
+    """Refuse a name that is not among those accepted."""
+    names = list(accepted)
+    if name not in names:
+        raise UsageError(
+            f"{flag}: unknown name {name!r}{guess(name, names)}; "
+            f"accepted: {', '.join(names)}"
+        )
+
+
+def guess(name: str, names: Iterable[str]) -> str:
+    """``", did you mean 'x'?"`` where one is close."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,242 @@
+"""Options of the commands that train: the second pass over a command line.
+
+The first pass (:mod:`.cli_choice`) has found task and methods; this one knows the
+options of just these, from the fields of their dataclasses. So a YAML file and
+``--print_config`` hold what matters, and an option of something else is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat, PositiveInt
+
+from .cli import PROG, UsageError
+from .cli_choice import Choice, guess
+
+OWN_DATA = ("path", "target", "missing")  # fields of the table that have plain flags
+NETWORK = "network"
+
+
+class Option(NamedTuple):
+    """One field of a task, a method or the network."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+
+
+def base_parser(command: str, description: str, choice: Choice) -> ArgumentParser:
+    """A parser with what compare and train have in common."""
+    parser = ArgumentParser(
+        prog=f"{PROG} {command}",
+        usage=f"{PROG} {command} [options]",
+        description=description,
+        epilog=(
+            "The dotted options are those of the chosen task and methods: give --task "
+            f"or --{'methods' if command == 'compare' else 'method'} before --help to "
+            f"see others. `{PROG} tasks` and `{PROG} methods` list what there is."
+        ),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file of options"
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--task",
+        type=str | None,
+        default=None if choice.own_data else choice.task,
+        help="what to learn",
+    )
+    data.add_argument(
+        "--data",
+        type=str | None,
+        metavar="FILE",
+        help="your own CSV, Parquet or NPZ file in place of a task",
+    )
+    data.add_argument(
+        "--target",
+        type=str | None,
+        metavar="COLUMN",
+        help="what to predict in --data: classes or numbers, which is found out",
+    )
+    data.add_argument(
+        "--missing",
+        type=Literal["error", "drop", "impute"] | None,
+        help="missing values in --data: refuse them (error, the default), drop rows, "
+        "or impute",
+    )
+    return parser
+
+
+def add_training(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Options of the training loop, with the defaults of the function behind it."""
+    defaults = inspect.signature(function).parameters
+    group = parser.add_argument_group("training")
+    for flag, hint, text in (
+        ("--steps", PositiveInt, "optimiser steps of each run"),
+        ("--batch-size", PositiveInt, "examples a step"),
+        ("--lr", PositiveFloat, "learning rate"),
+        ("--draws", PositiveInt, "draws of routes and targets per test example"),
+    ):
+        name = flag.removeprefix("--").replace("-", "_")
+        default = defaults[name].default if name in defaults else 100
+        group.add_argument(flag, type=hint, default=default, help=text)
+
+
+def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
+    """The dotted options of the chosen task and methods and of the network."""
+    from .inference import METHODS
+    from .models import LayeredNetwork
+    from .tasks import TASKS
+
+    task = TASKS[choice.task]
+    own = [
+        option
+        for option in options_of(task)
+        if not (choice.own_data and option.name in OWN_DATA)
+    ]
+    _add_group(parser, choice.task, f"task {choice.task}: {task.summary}", own)
+    _add_group(
+        parser,
+        NETWORK,
+        "network (null: as the task suggests)",
+        network_options(LayeredNetwork),
+    )
+    for name in choice.methods:
+        method = METHODS[name]
+        title = f"method {name}: {method.summary}"
+        _add_group(parser, name, title, options_of(method))
+
+
+def options_of(spec: Any) -> Iterator[Option]:
+    """Fields of a frozen dataclass, or of a value of one, that a flag can hold."""
+    kind = spec if isinstance(spec, type) else type(spec)
+    hints = inspect.get_annotations(kind, eval_str=True)
+    texts = _help_texts(kind)
+    for name in getattr(kind, "__dataclass_fields__", {}):
+        if name in hints and is_plain(hints[name]):
+            default = getattr(spec, name, None)
+            yield Option(name, hints[name], default, texts.get(name, ""))
+
+
+def network_options(network: type) -> Iterator[Option]:
+    """Keyword options of a network that a flag can hold, unset."""
+    texts = _help_texts(network)
+    signature = inspect.signature(network, eval_str=True)
+    for name, parameter in signature.parameters.items():
+        hint = parameter.annotation
+        keyword = parameter.kind is parameter.KEYWORD_ONLY
+        if keyword and name != "head" and is_plain(hint):
+            yield Option(name, hint | None, None, texts.get(name, ""))
+
+
+def is_plain(hint: Any) -> bool:
+    """Whether a word on the command line can be a value of this type."""
+    if hint in (int, float, str, bool, NoneType, Ellipsis):
+        return True
+    origin = get_origin(hint)
+    if origin is Literal:
+        return True
+    return origin in (Union, UnionType, tuple, list, Sequence) and all(
+        map(is_plain, get_args(hint))
+    )
+
+
+def _add_group(
+    parser: ArgumentParser, key: str, title: str, options: Iterable[Option]
+) -> None:
+    group = parser.add_argument_group(title)
+    for option in options:
+        group.add_argument(
+            f"--{key}.{option.name}",
+            type=option.hint,
+            default=option.default,
+            help=option.help,
+            metavar=_metavar(option.hint),
+        )
+
+
+def _metavar(hint: Any) -> str | None:
+    """The accepted words of an optional literal, which is shown in full otherwise."""
+    words = [a for part in get_args(hint) for a in get_args(part)]
+    literal = any(get_origin(part) is Literal for part in get_args(hint))
+    return f"{{{','.join(map(str, words))}}}" if literal else None
+
+
+def _help_texts(kind: type) -> dict[str, str]:
+    """Each argument's line in a docstring."""
+    found = parse_docstring(inspect.getdoc(kind) or "").params
+    return {p.arg_name: _plain_text(p.description or "") for p in found}
+
+
+def _plain_text(markup: str) -> str:
+    """A docstring's words without its marks, as argparse wants them."""
+    return " ".join(markup.replace("``", "").replace("%", "%%").split())
+
+
+def parse(parser: ArgumentParser, words: Sequence[str], choice: Choice) -> Namespace:
+    """Parse a command line.
+
+    Raises:
+        UsageError: With one line that names the option and what is accepted.
+    """
+    try:
+        options = parser.parse_args(list(words))
+    except ArgumentError as error:
+        raise UsageError(_explain(parser, str(error), choice)) from error
+    if not choice.own_data and (options.target or options.missing):
+        raise UsageError("--target and --missing need --data FILE")
+    return options
+
+
+def _explain(parser: ArgumentParser, message: str, choice: Choice) -> str:
+    """A message of jsonargparse in one line, with the option as it is typed."""
+    line = " ".join(message.split())
+    strange = re.match(r"unrecognized arguments: (--[^\s=]+)", line)
+    strange = strange or re.match(r"Option '([^']+)' is not accepted", line)
+    if strange:
+        return _unknown(parser, strange[1].removeprefix("--"), choice)
+    line = re.sub(
+        r'^Parser key "([^"]+)": ?', lambda m: f"{_flag(parser, m[1])}: ", line
+    )
+    line = re.sub(r"<class '(\w+)'>", r"\1", line)
+    for ours, said in (
+        ("a whole number", "PositiveInt"),
+        ("a number", "PositiveFloat"),
+    ):
+        line = line.replace(f"Not of type {said}", f"expected {ours} above 0")
+    return line.replace("typing.", "")
+
+
+def _unknown(parser: ArgumentParser, name: str, choice: Choice) -> str:
+    """What to say of an option that there is not."""
+    from .inference import METHODS
+    from .tasks import TASKS
+
+    key = name.partition(".")[0]
+    chosen = {choice.task, *choice.methods}
+    for flag, names in (("--task", TASKS), ("--methods", METHODS)):
+        if key.replace("_", "-") in names and key.replace("_", "-") not in chosen:
+            return f"--{name} belongs to {flag} {key}, which is not chosen"
+    flags = [f for action in parser._actions for f in action.option_strings]
+    same = [flag for flag in flags if flag.startswith(f"--{key}.")]
+    listed = f"; accepted: {', '.join(same)}" if same else ""
+    return f"unknown option --{name}{guess(f'--{name}', flags)}{listed}"
+
+
+def _flag(parser: ArgumentParser, key: str) -> str:
+    """The flag of a key of the configuration."""
+    for action in parser._actions:
+        if action.dest == key and action.option_strings:
+            return str(action.option_strings[-1])
+    return f"--{key}"
