@@ -60,20 +60,20 @@ def to_datatree(
     """Evaluate a trained model on data and label the result for ArviZ.
 
     Args:
-        model: a Pyro program `model(x, y=None)` with route sites.
-        data: one split of a task, or (x, y), or (x, y, routes) with routes
+        model: A Pyro program `model(x, y=None)` with route sites.
+        data: One split of a task, or (x, y), or (x, y, routes) with routes
             (N, n_layers).
-        draws: draws of routes and predictions per example.
-        seed: of these draws.
-        history: what `fit` returned as `.history`.
-        attrs: attributes of the root (method, seed, task, wall_time, class_names, …);
+        draws: Draws of routes and predictions per example.
+        seed: Of these draws.
+        history: What `fit` returned as `.history`.
+        attrs: Attributes of the root (method, seed, task, wall_time, class_names, …);
             what netCDF cannot hold is stored as JSON.
 
     Returns:
         The tree that this module's table describes.
 
     Raises:
-        ValueError: data is not (x, y) or (x, y, routes).
+        ValueError: Data is not (x, y) or (x, y, routes).
     """
     from ..inference.evaluate import evaluate
 
@@ -105,20 +105,23 @@ def tree_from_evaluation(
     """Label an evaluation: the pure part of `to_datatree`.
 
     Args:
-        evaluation: what `inference.evaluate` returned for x and y.
+        evaluation: What `inference.evaluate` returned for x and y.
         x: (N, *features) inputs.
-        y: (N,) or (N, n_outputs) targets.
+        y: (N,) or (N, n_outputs) targets, None where the program needs none.
         routes: (N, n_layers) true modules, None where unknown.
-        history: rows of training; None for no `training` group.
-        attrs: attributes of the root.
+        history: Rows of training; None for no `training` group.
+        attrs: Attributes of the root.
 
     Raises:
-        ValueError: numbers of examples differ, or a site's choices exceed int16.
+        ValueError: Numbers of examples differ, or a site's choices exceed int16.
     """
-    x, y = to_numpy(x), to_numpy(y)
-    truth = None if routes is None else to_numpy(routes)
-    _check(evaluation, x, y, truth)
-    groups = _routing_groups(evaluation) | _data_groups(evaluation, x, y, truth)
+    given = {"x": x, "y": y, "routes": routes}
+    data = {name: to_numpy(v) for name, v in given.items() if v is not None}
+    _check(evaluation, data)
+    groups = _routing_groups(evaluation) | _likelihood_groups(evaluation)
+    groups |= _data_groups(evaluation.names, data)
+    if "y" in data and evaluation.predictive is not None:
+        groups |= _prediction_groups(evaluation, data["y"])
     coords = _coords(evaluation)
     if history is not None:
         groups["training"], steps = training_group(history, len(evaluation.names))
@@ -130,11 +133,6 @@ def tree_from_evaluation(
     tree = build_tree(groups, coords, attrs=library)
     tree.attrs.update(_root_attrs(attrs or {}, exact=evaluation.exact))
     return tree
-
-
-def is_categorical(y: NDArray[Any], predictive: NDArray[Any]) -> bool:
-    """Whether y holds classes and `predictive` (N, n_classes) their probabilities."""
-    return y.ndim == 1 and y.dtype.kind in "iu" and predictive.ndim == 2
 
 
 def _routing_groups(evaluation: Evaluation) -> dict[str, Group]:
@@ -163,39 +161,53 @@ def _routing_groups(evaluation: Evaluation) -> dict[str, Group]:
     }
 
 
-def _data_groups(
-    evaluation: Evaluation,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    truth: NDArray[Any] | None,
-) -> dict[str, Group]:
-    """Data, predictions and how likely the data are."""
+def _likelihood_groups(evaluation: Evaluation) -> dict[str, Group]:
+    """How likely the data are."""
     log_lik = to_numpy(evaluation.log_marginal)
-    draws = to_numpy(evaluation.y_draws)
-    predictive = to_numpy(evaluation.predictive)
-    classes = is_categorical(y, predictive)
-    constant = {"x": (["obs", *(["feature"] if x.ndim == 2 else [])], x)}
-    if truth is not None:
-        matches = truth.shape[1] == len(evaluation.names)
-        constant["routes_true"] = (["obs", "site" if matches else "decision"], truth)
+    n_draws = len(evaluation.routes)
     # a constant over draws is still stored per draw: ArviZ's schema asks for it
-    per_draw = np.broadcast_to(log_lik, (1, len(draws), len(x))).copy()
-    total = np.full((1, len(draws)), log_lik.sum(dtype=np.float64))
+    per_draw = np.broadcast_to(log_lik, (1, n_draws, len(log_lik))).copy()
+    total = np.full((1, n_draws), log_lik.sum(dtype=np.float64))
     return {
         "log_likelihood": Group({"y": (["obs"], per_draw)}),
-        "posterior_predictive": Group({"y": (_y_dims(draws[0]), draws[None])}),
-        "predictive_probs" if classes else "predictive_mean": Group(
-            {"y": (["obs", "klass"] if classes else _y_dims(predictive), predictive)},
-            sample_dims=[],
-        ),
-        "observed_data": Group({"y": (_y_dims(y), y)}, sample_dims=[]),
-        "constant_data": Group(constant, sample_dims=[]),
         "sample_stats": Group({"lp": ([], total)}),
     }
 
 
+def _data_groups(
+    names: tuple[str, ...], data: Mapping[str, NDArray[Any]]
+) -> dict[str, Group]:
+    """What was given: inputs, targets, true routes."""
+    x = data["x"]
+    constant = {"x": (["obs", *(["feature"] if x.ndim == 2 else [])], x)}
+    if "routes" in data:
+        truth = data["routes"]
+        along = "site" if truth.shape[1] == len(names) else "decision"
+        constant["routes_true"] = (["obs", along], truth)
+    groups = {"constant_data": Group(constant, sample_dims=[])}
+    if "y" in data:
+        y = data["y"]
+        groups["observed_data"] = Group({"y": (_y_dims(y), y)}, sample_dims=[])
+    return groups
+
+
+def _prediction_groups(evaluation: Evaluation, y: NDArray[Any]) -> dict[str, Group]:
+    """Draws of targets, and class probabilities or means."""
+    predictive, draws = to_numpy(evaluation.predictive), to_numpy(evaluation.y_draws)
+    # one target of an example that is predicted by several numbers is a class
+    if y.ndim == 1 and predictive.shape[1] > 1:
+        name, variable = "predictive_probs", (["obs", "klass"], predictive)
+    else:
+        predictive = predictive.reshape(y.shape)  # (N, 1) is (N,) where y is
+        name, variable = "predictive_mean", (_y_dims(y), predictive)
+    return {
+        name: Group({"y": variable}, sample_dims=[]),
+        "posterior_predictive": Group({"y": (_y_dims(draws[0]), draws[None])}),
+    }
+
+
 def _y_dims(y: NDArray[Any]) -> list[str]:
-    """Names of the axes of targets or of what predicts them."""
+    """Names of the axes of targets or of draws of them."""
     return ["obs", *(["output"] if y.ndim == 2 else [])]
 
 
@@ -205,23 +217,19 @@ def _coords(evaluation: Evaluation) -> dict[str, Any]:
     return {"site": np.array(evaluation.names, dtype=np.str_)}
 
 
-def _check(
-    evaluation: Evaluation,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    truth: NDArray[Any] | None,
-) -> None:
+def _check(evaluation: Evaluation, data: Mapping[str, NDArray[Any]]) -> None:
     """Refuse data that are not those of the evaluation."""
     n = len(evaluation.log_marginal)
-    given = {"x": x, "y": y} | ({} if truth is None else {"routes": truth})
-    for name, values in given.items():
+    for name, values in data.items():
         if not values.ndim or len(values) != n:
             raise ValueError(
                 f"{name}: got shape {values.shape}, expected the {n} examples that "
                 "were evaluated along the first axis"
             )
-    if truth is not None and truth.ndim != 2:
-        raise ValueError(f"routes: got shape {truth.shape}, expected (N, n_layers)")
+    if "routes" in data and data["routes"].ndim != 2:
+        raise ValueError(
+            f"routes: got shape {data['routes'].shape}, expected (N, n_layers)"
+        )
     for name, choices in zip(evaluation.names, evaluation.n_choices, strict=True):
         if choices > LARGEST_CHOICE:
             raise ValueError(

@@ -17,8 +17,8 @@ class Group:
     """One group of a tree before it is labelled.
 
     Args:
-        variables: name -> (dims after the sample dims, values with the sample axes).
-        sample_dims: dims that lead every variable; ArviZ's own by default.
+        variables: Name -> (dims after the sample dims, values with the sample axes).
+        sample_dims: Dims that lead every variable; ArviZ's own by default.
     """
 
     variables: Mapping[str, tuple[list[str], NDArray[Any]]]
@@ -34,9 +34,9 @@ def build_tree(
     """The groups as one DataTree in ArviZ's conventions.
 
     Args:
-        groups: name of the group -> its arrays.
-        coords: dimension -> labels, for all groups; others count from 0.
-        attrs: attributes of every group, beside those that ArviZ sets.
+        groups: Name of the group -> its arrays.
+        coords: Dimension -> labels, for all groups; others count from 0.
+        attrs: Attributes of every group, beside those that ArviZ sets.
     """
     from arviz_base import from_dict
 
@@ -62,7 +62,7 @@ def dataset(tree: xr.DataTree, group: str) -> xr.Dataset:
     """One group of a run as a Dataset.
 
     Raises:
-        ValueError: the tree has no such group.
+        ValueError: The tree has no such group.
     """
     if group not in tree.children:
         raise ValueError(

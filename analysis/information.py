@@ -63,7 +63,7 @@ def information(probs: Any) -> Information:
         two-dimensional `probs`) and `n`.
 
     Raises:
-        ValueError: wrong shape, NaN, negative values, or rows that do not sum to one.
+        ValueError: Wrong shape, NaN, negative values, or rows that do not sum to one.
 
     References:
         h_a, h_b: Kirsch et al. 2018 (arXiv:1811.05249). Bounds: Poole et al.

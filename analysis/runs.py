@@ -28,7 +28,7 @@ def runs(tree: xr.DataTree) -> list[Run]:
     without groups whose attribute `error` says why.
 
     Raises:
-        ValueError: the tree is neither.
+        ValueError: The tree is neither.
     """
     if _is_run(tree):
         method = str(tree.attrs.get("method", tree.name or "model"))
@@ -51,7 +51,7 @@ def by_method(tree: xr.DataTree) -> dict[str, list[Run]]:
     """All runs by method, failed ones among them.
 
     Raises:
-        ValueError: the tree is neither run nor comparison, or every run failed.
+        ValueError: The tree is neither run nor comparison, or every run failed.
     """
     found: dict[str, list[Run]] = {}
     for run in runs(tree):
@@ -66,7 +66,7 @@ def finished(tree: xr.DataTree) -> dict[str, list[Run]]:
     """The runs that did not fail, by method; methods without one are left out.
 
     Raises:
-        ValueError: the tree is neither run nor comparison, or every run failed.
+        ValueError: The tree is neither run nor comparison, or every run failed.
     """
     alive = {
         method: [run for run in of_method if not run.error]

@@ -21,8 +21,8 @@ def save(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
     made.
 
     Args:
-        tree: a run or a comparison.
-        path: file to write.
+        tree: A run or a comparison.
+        path: File to write.
 
     Returns:
         The path.
@@ -42,8 +42,8 @@ def load(path: str | os.PathLike[str]) -> xr.DataTree:
     """Read a whole tree into memory and close the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no netCDF tree.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no netCDF tree.
     """
     import xarray as xr
 

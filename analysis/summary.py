@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .groups import dataset
 from .information import information
-from .runs import Run, runs
+from .runs import Run, is_classification, runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,13 +36,13 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     `seconds` without `wall_time`) is NaN. No number depends on the modules' labels.
 
     Args:
-        tree: a comparison, or one run.
+        tree: A comparison, or one run.
 
     Returns:
         A DataFrame indexed by `method`, in the tree's order.
 
     Raises:
-        ValueError: the tree is neither a comparison nor a run.
+        ValueError: The tree is neither a comparison nor a run.
     """
     import pandas as pd
 
@@ -109,7 +109,7 @@ def module_use(router: xr.Dataset) -> list[NDArray[np.float64]]:
     """Mean over examples of p(a_l|x): one (n_choices,) array a site, padding cut off.
 
     Args:
-        router: the group `routing` of a run.
+        router: The group `routing` of a run.
     """
     mean = router["router_probs"].astype(np.float64).mean("obs").values
     return [row[:m] for row, m in zip(mean, router["n_choices"].values, strict=True)]
@@ -132,10 +132,12 @@ def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _error_of_prediction(tree: xr.DataTree) -> tuple[float, float]:
     """(accuracy, rmse), the one that does not apply NaN."""
-    y = dataset(tree, "observed_data")["y"]
-    if "predictive_probs" in tree.children:
+    if is_classification(tree):
+        y = dataset(tree, "observed_data")["y"].values
         probs = dataset(tree, "predictive_probs")["y"].transpose("obs", "klass")
-        return float((probs.values.argmax(-1) == y.values).mean()), np.nan
-    mean = dataset(tree, "predictive_mean")["y"].values.astype(np.float64)
-    miss = mean.reshape(y.shape) - y.values  # (N, 1) against (N,)
+        return float((probs.values.argmax(-1) == y).mean()), np.nan
+    if "predictive_mean" not in tree.children:  # a program that only scores
+        return np.nan, np.nan
+    mean = dataset(tree, "predictive_mean")["y"].astype(np.float64)
+    miss = (mean - dataset(tree, "observed_data")["y"]).values
     return np.nan, float(np.sqrt((miss**2).mean()))

@@ -23,16 +23,16 @@ def training_group(
     H(A|X), validation) along `log_step`, with NaN where a logged row lacks it.
 
     Args:
-        history: rows {"step": int, "loss": float, …}; a list of `n_sites` numbers is
+        history: Rows {"step": int, "loss": float, …}; a list of `n_sites` numbers is
             read as one value per route site.
-        n_sites: number of route sites.
+        n_sites: Number of route sites.
 
     Returns:
         The group, its variables without the chain axis's name, and the coordinates
         `step` and `log_step`.
 
     Raises:
-        ValueError: no rows, or a row without "step".
+        ValueError: No rows, or a row without "step".
     """
     rows = list(history)
     if not rows or any("step" not in row for row in rows):

@@ -111,7 +111,9 @@ class RouteBuffer(nn.Module):
         order = order.gather(0, late.argsort(dim=0, stable=True))[:capacity]
         best = scores.gather(0, order)
         filled = ~repeated.gather(0, order)
-        routes = candidates.gather(0, order.unsqueeze(-1).expand(*order.shape, candidates.shape[-1]))
+        routes = candidates.gather(
+            0, order.unsqueeze(-1).expand(*order.shape, candidates.shape[-1])
+        )
         kept = len(order)
         self.routes[index, :kept] = routes.transpose(0, 1).to(self.routes.dtype)
         self.scores[index, :kept] = best.transpose(0, 1).to(self.scores.dtype)
@@ -173,7 +175,7 @@ class BufferGuide(nn.Module):
     def probabilities(
         self, index: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch capacity"]:
-        """q of each place of the examples' buffers."""
+        """Q of each place of the examples' buffers."""
         filled, scores = self.buffer.filled[index], self.buffer.scores[index]
         scored = torch.isfinite(scores).any(-1, keepdim=True)
         logits = torch.where(scored, scores, torch.zeros_like(scores))
@@ -190,15 +192,15 @@ class BufferGuide(nn.Module):
         places = self.buffer.routes[rows].long()  # (B, C, L)
         weight = self.probabilities(rows)  # (*samples, B, C)
         chosen = []
-        for l, (name, m) in enumerate(zip(self.sites, self.n_choices, strict=True)):
+        for i, (name, m) in enumerate(zip(self.sites, self.n_choices, strict=True)):
             probs = torch.zeros(*weight.shape[:-1], m, device=weight.device)
-            at = places[..., l].expand(weight.shape)
+            at = places[..., i].expand(weight.shape)
             probs = probs.scatter_add(-1, at, weight)
             if static:
                 a = pyro.sample(name, dist.Categorical(probs[0]))
             else:
                 with pyro.plate("data", len(x), dim=-1):
                     a = pyro.sample(name, dist.Categorical(probs))
-            weight = weight * (places[..., l] == a.unsqueeze(-1))
+            weight = weight * (places[..., i] == a.unsqueeze(-1))
             chosen.append(a)
         return torch.stack(chosen, -1)

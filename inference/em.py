@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..guides.buffer import BufferGuide, Score
 from ..models.checks import check_choice, check_count
@@ -23,12 +23,12 @@ Weights = Literal["posterior", "uniform"]
 
 @dataclass(frozen=True)
 class TopKBuffer(Method):
-    """Fresh samples beside the best routes found for each example.
+    r"""Fresh samples beside the best routes found for each example.
 
     .. math::
-        w_{fresh}\\, \\mathrm{ELBO}_S + w_{buffer} \\sum_{a \\in A^*_n}
-        w_a \\log p(y, a \\mid x), \\quad
-        w_a \\propto p(y, a \\mid x) \\text{ over the buffer, detached}
+        w_{fresh}\, \mathrm{ELBO}_S + w_{buffer} \sum_{a \in A^*_n}
+        w_a \log p(y, a \mid x), \quad
+        w_a \propto p(y, a \mid x) \text{ over the buffer, detached}
 
     At every ``interval``-th step an E-step proposes S routes from the router, scores
     them and the incumbents under the current parameters, and keeps the best K distinct
@@ -121,11 +121,11 @@ class TopKBuffer(Method):
 
 @dataclass(frozen=True)
 class HardEM(Method):
-    """Viterbi EM: train on the one best route found so far for each example.
+    r"""Viterbi EM: train on the one best route found so far for each example.
 
     .. math::
-        \\max_{\\theta, \\phi, a^*} \\sum_n \\log p(y_n \\mid x_n, a^*_n)
-        + \\log p(a^*_n \\mid x_n)
+        \max_{\theta, \phi, a^*} \sum_n \log p(y_n \mid x_n, a^*_n)
+        + \log p(a^*_n \mid x_n)
 
     by coordinate ascent: at every ``interval``-th step an E-step lets S fresh routes
     compete with the incumbent, ties keeping it; each step then follows the gradient of
@@ -195,7 +195,8 @@ class _BufferObjective(Objective):
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(model, guide, seed=seed, **options)
+        super().__init__(model, seed=seed, **options)
+        self.guide: nn.Module | None = guide
         self._method = method
         self._seed = seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
@@ -203,24 +204,31 @@ class _BufferObjective(Objective):
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make the buffer of its sites."""
         super().prepare(x, y, index)
-        if getattr(self, "guide", None) is None:
-            assert self.n_data is not None
+        if self.guide is None and self.n_data is not None:
             structure = self._program.structure(*self._arguments(x, y, index))
-            self.guide = self._method.guide(structure, self.n_data, self._seed)
+            guide = self._method.guide(structure, self.n_data, self._seed)
+            self.guide = guide.to(getattr(x, "device", None))
+
+    @property
+    def _buffer_guide(self) -> BufferGuide:
+        if not isinstance(self.guide, BufferGuide):
+            raise RuntimeError("the buffer is made by the first call, or by prepare()")
+        return self.guide
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         self.prepare(x, y, index)
+        guide = self._buffer_guide
         args, method = self._arguments(x, y, index), self._method
         structure = self._program.structure(*args)
         static = {site.name for site in structure.static_sites}
         scale = self._data_scale(len(x))
         rows = self._rows(x, index, static=bool(static))
-        e_step = int(self.calls) % self.guide.interval == 0
+        e_step = int(self.calls) % guide.interval == 0
         self.calls += 1
         fresh = None
         if e_step or method.w_fresh:
             with torch.set_grad_enabled(torch.is_grad_enabled() and method.w_fresh > 0):
-                fresh = self._program.sample(*args, n_samples=self.guide.n_samples)
+                fresh = self._program.sample(*args, n_samples=guide.n_samples)
         if e_step and fresh is not None:
             self._e_step(fresh, rows, args, structure, scale)
         loss = -method.w_buffer * self._buffered(rows, args, structure, scale)
@@ -233,7 +241,7 @@ class _BufferObjective(Objective):
 
     def _rows(self, x: Any, index: Tensor | None, *, static: bool) -> Tensor:
         """Rows of the buffer that the batch's routes stand in."""
-        device = self.guide.buffer.routes.device
+        device = self._buffer_guide.buffer.routes.device
         if static:
             return torch.zeros(1, dtype=torch.long, device=device)
         if index is None:
@@ -251,23 +259,23 @@ class _BufferObjective(Objective):
     ) -> None:
         """Keep the best of the incumbents, scored anew, and the fresh routes."""
         routes = torch.stack([fresh.routes[name] for name in structure.names], -1)
-        scores = _score(fresh, structure, scale, self.guide.score)
-        if self.guide.include_incumbent:
-            places, filled = self.guide.buffer.rows(rows)
+        scores = _score(fresh, structure, scale, self._buffer_guide.score)
+        if self._buffer_guide.include_incumbent:
+            places, filled = self._buffer_guide.buffer.rows(rows)
             incumbents = self._program.given(*args, routes=places)
-            incumbent = _score(incumbents, structure, scale, self.guide.score)
+            incumbent = _score(incumbents, structure, scale, self._buffer_guide.score)
             incumbent = incumbent.masked_fill(~filled, -math.inf)
             # An empty place repeats the first incumbent, so it counts as a duplicate.
             places = torch.where(filled.unsqueeze(-1), places, places[:1])
             routes = torch.cat([places, routes])
             scores = torch.cat([incumbent, scores])
-        self.guide.buffer.keep_best(rows, routes, scores)
+        self._buffer_guide.buffer.keep_best(rows, routes, scores)
 
     def _buffered(
         self, rows: Tensor, args: tuple[Any, ...], structure: Structure, scale: float
     ) -> Float[Tensor, ""]:
         """sum_a w_a log p(y, a | x) over the buffer, per example."""
-        places, filled = self.guide.buffer.rows(rows)
+        places, filled = self._buffer_guide.buffer.rows(rows)
         terms = self._program.given(*args, routes=places)
         joint = _score(terms, structure, scale, "joint")  # (C, B), or (C, 1) if static
         logits = joint.detach() if self._method.weights == "posterior" else 0 * joint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -85,7 +85,7 @@ def evaluate(
     """
     program = RoutedProgram(model)
     structure = program.structure(x, y)
-    exact, size = _chunk_size(structure, len(x))
+    exact, size = _chunk_size(structure, len(x), draws)
     look = _enumerated if exact else _sampled
     parts: list[_Part] = []
     with RandomStream(seed)():
@@ -94,8 +94,11 @@ def evaluate(
             args = (x[rows], None if y is None else y[rows])
             weighted = look(program, args, structure)
             parts.append(_summarise(weighted, program, args, structure, draws))
-    joined = [_cat(field, dim) for field, dim in zip(zip(*parts, strict=True), _DIMS, strict=True)]
-    return Evaluation(structure.names, structure.n_choices, *joined, exact=exact)
+    joined: Any = [
+        _cat(field, dim)
+        for field, dim in zip(zip(*parts, strict=True), _DIMS, strict=True)
+    ]
+    return Evaluation(structure.names, structure.n_choices, *joined, exact=exact)  # type: ignore[misc]
 
 
 class _Weighted(NamedTuple):
@@ -120,18 +123,19 @@ class _Part(NamedTuple):
 _DIMS = (0, 0, 0, 1, 0, 1)  # the examples' dimension of each field of a part
 
 
-def _chunk_size(structure: Structure, n: int) -> tuple[bool, int]:
+def _chunk_size(structure: Structure, n: int, draws: int) -> tuple[bool, int]:
     """Whether to enumerate, and how many examples at once."""
-    limit = min(_CHUNK_BYTES, free_memory())
-    one = max(structure.enumeration_bytes(1), 1)
+    together = n if structure.coupled else 1
+    exact = (
+        structure.n_routes <= _MOST_ROUTES
+        and structure.enumeration_bytes(together) <= free_memory()
+    )
     if structure.coupled:
-        whole = structure.enumeration_bytes(n)
-        exact = structure.n_routes <= _MOST_ROUTES and whole <= free_memory()
         return exact, n
-    if structure.n_routes > _MOST_ROUTES or one > free_memory():
-        plain = max(sum(structure.stage_bytes) // structure.n_examples, 1)
-        return False, max(1, limit // (plain * _IMPORTANCE_SAMPLES))
-    return True, max(1, limit // one)
+    plain = max(sum(structure.stage_bytes) // structure.n_examples, 1)
+    sampled = plain * max(draws, 0 if exact else _IMPORTANCE_SAMPLES)
+    one = max(structure.enumeration_bytes(1), sampled) if exact else sampled
+    return exact, max(1, min(_CHUNK_BYTES, free_memory()) // max(one, 1))
 
 
 def _enumerated(
@@ -165,13 +169,13 @@ def _enumerated(
         order = [*reversed(range(len(sizes))), *range(len(sizes), table.dim())]
         return table.permute(order).flatten(0, len(sizes) - 1)
 
-    site = _target(terms)
+    target = _target(terms)
     return _Weighted(
         routes=all_routes(structure.sites).unsqueeze(1).to(joint.device),
         posterior=flat(posterior),
         router=flat(prior.expand(*sizes, n)),
         log_marginal=torch.logsumexp(flat(joint), 0),
-        mean=None if site is None else flat(_mean(site, len(sizes), n)),
+        mean=None if target is None else flat(_mean(target, len(sizes), n)),
     )
 
 
@@ -257,8 +261,10 @@ def _target(terms: Terms) -> Site | None:
 def _mean(site: Site, n_lead: int, n: int) -> Tensor:
     """(*lead, N, D): class probabilities of a categorical target, else its mean."""
     fn = site.fn
-    is_categorical = fn.has_enumerate_support and hasattr(fn, "probs") and (
-        fn.probs.dim() > len(fn.batch_shape) + len(fn.event_shape)
+    is_categorical = (
+        fn.has_enumerate_support
+        and hasattr(fn, "probs")
+        and (fn.probs.dim() > len(fn.batch_shape) + len(fn.event_shape))
     )
     mean = fn.probs if is_categorical else fn.mean
     event = 1 if is_categorical else len(fn.event_shape)

@@ -21,9 +21,9 @@ Target = Literal["marginal", "router-elbo"]
 
 @dataclass(frozen=True)
 class Exact(Method):
-    """Marginal likelihood by parallel enumeration.
+    r"""Marginal likelihood by parallel enumeration.
 
-    .. math:: \\log p(y \\mid x) = \\log \\sum_a p(y \\mid x, a)\\, p(a \\mid x)
+    .. math:: \log p(y \mid x) = \log \sum_a p(y \mid x, a)\, p(a \mid x)
 
     Cost: prod M_l evaluations of what follows the last decision. The gradient is exact:
     the posterior's expectation of grad log p(y, a | x). Coupled by a static site, a

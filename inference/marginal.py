@@ -34,8 +34,8 @@ def log_marginal(
 ) -> Float[Tensor, "*batch"]:
     """log p(y | x) with the routes summed out, by enumeration.
 
-    Exact; differentiable in the model's parameters. A plate's scale is left aside. Cost:
-    one evaluation of the program at each of its routes, as one run, and two or three
+    Exact; differentiable in the parameters. A plate's scale is left aside.
+    Cost: one evaluation of the program at each of its routes, as one run, and two or three
     plain runs to read its structure and to see that it broadcasts.
 
     Args:

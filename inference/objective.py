@@ -26,7 +26,6 @@ class Objective(nn.Module, ABC):
     Args:
         model: A Pyro program ``model(x, y=None)``. Its parameters are trained where it
             is an ``nn.Module``; it also gets ``index`` where it takes one.
-        guide: A part that the method trains or keeps beside the model, or ``None``.
         parameters: The tensors to train in place of the model's own; needed where the
             model is a plain function.
         n_data: Number of examples that ``index`` counts.
@@ -40,7 +39,6 @@ class Objective(nn.Module, ABC):
     def __init__(
         self,
         model: Model,
-        guide: Callable[..., Any] | None = None,
         *,
         parameters: Iterable[Tensor] | None = None,
         n_data: int | None = None,
@@ -61,8 +59,6 @@ class Objective(nn.Module, ABC):
                 f"the model {_name(model)} is no nn.Module: pass parameters=, the "
                 "tensors to train (an empty list where there are none)"
             )
-        if guide is not None:
-            self.guide = guide
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make what a guide needs of it.

@@ -125,7 +125,7 @@ def check_memory(
 
 
 def free_memory() -> int:
-    """Bytes that can be had now: of the GPU where one is in use, else of the machine."""
+    """Bytes that can be had now, of the GPU where one is in use."""
     if torch.cuda.is_initialized():
         return int(torch.cuda.mem_get_info()[0])
     try:

@@ -126,7 +126,7 @@ class RoutedProgram:
 
         def assign(site: Site, i: int) -> Tensor:
             index = routes[:, :1, i] if sites[i].static else routes[..., i]
-            return sites[i].value(index.unflatten(0, (-1, *middle)))
+            return sites[i].value_of(index.unflatten(0, (-1, *middle)))
 
         terms = self._try_broadcast("given", args, assign)
         if terms is not None:
@@ -152,7 +152,7 @@ class RoutedProgram:
     def _try_broadcast(
         self, way: str, args: Any, assign: Callable[[Site, int], Tensor]
     ) -> Terms | None:
-        """Terms of a broadcasting run, or None for a program that does not broadcast."""
+        """Terms of a broadcasting run; None for a program that does not broadcast."""
         if not self._broadcasts.get(way, True):
             return None
         if way in self._broadcasts:
@@ -174,11 +174,13 @@ class RoutedProgram:
         return None
 
     def _disagreement(self, terms: Terms, args: Any) -> str | None:
-        """How a broadcasting run differs from one of natural shape at the same routes."""
+        """How a broadcasting run differs from a plain one at the same routes."""
         sites = self.structure(*args).sites
         with torch.no_grad(), untouched_randomness():
             n = terms.likelihood.shape[-1]
-            lead = torch.broadcast_shapes(*(a.shape[:-1] for a in terms.routes.values()))
+            lead = torch.broadcast_shapes(
+                *(a.shape[:-1] for a in terms.routes.values())
+            )
             picks = [torch.randint(size, ()) for size in lead]
             routes = {name: _at(a, picks) for name, a in terms.routes.items()}
             table = torch.stack([routes[site.name].expand(n) for site in sites], -1)
@@ -201,7 +203,7 @@ def _natural(
     """Values of natural shape from (N, L) routes: (N,), or () at a static site."""
 
     def assign(site: Site, i: int) -> Tensor:
-        return sites[i].value(routes[0, i] if sites[i].static else routes[:, i])
+        return sites[i].value_of(routes[0, i] if sites[i].static else routes[:, i])
 
     return assign
 
@@ -213,7 +215,7 @@ def _shared(
 
     def assign(site: Site, i: int) -> Tensor:
         shape = site.fn.batch_shape + site.fn.event_shape
-        return sites[i].value(route[i]).expand(shape)
+        return sites[i].value_of(route[i]).expand(shape)
 
     return assign
 
@@ -240,7 +242,7 @@ def _read(sites: dict[str, Site], structure: Structure) -> Terms:
         if site.name in routes:
             prior[site.name] = _log_prob(site, structure.nesting)
             index[site.name] = _drop_plates(
-                routes[site.name].index(site.value), structure.nesting
+                routes[site.name].choice_of(site.value), structure.nesting
             )
         elif in_data_plate(site):
             observed[site.name] = site
@@ -345,10 +347,19 @@ def _stack(runs: list[Terms]) -> Terms:
 def _as_enumerated(runs: list[Terms], sites: tuple[RouteSite, ...]) -> Terms:
     """Runs at every route as one of shape (M_{L-1}, .., M_0, N)."""
     sizes = tuple(site.n_choices for site in sites)
+    static = {site.name for site in sites if site.static}
 
     def join(values: list[Tensor]) -> Tensor:
-        table = torch.stack(values).unflatten(0, sizes)
-        order = [*reversed(range(len(sizes))), table.dim() - 1]
-        return table.permute(order)
+        table: Tensor = torch.stack(values).unflatten(0, sizes)
+        return table.permute(*reversed(range(len(sizes))), table.dim() - 1)
 
-    return _map(runs, join)
+    def alone(table: Tensor) -> Tensor:
+        """What stands outside the plate depends on the static sites alone."""
+        for i, site in enumerate(sites):
+            if not site.static:
+                table = table.narrow(-2 - i, 0, 1)
+        return table
+
+    terms = _map(runs, join)
+    prior = {name: alone(t) if name in static else t for name, t in terms.prior.items()}
+    return terms._replace(static_likelihood=alone(terms.static_likelihood), prior=prior)

@@ -18,12 +18,12 @@ from .proposal import Proposal
 
 @dataclass(frozen=True)
 class ScoreFunction(Method):
-    """ELBO by S sampled routes an example, with a leave-one-out baseline.
+    r"""ELBO by S sampled routes an example, with a leave-one-out baseline.
 
     .. math::
-        E_q[\\log p(y, a \\mid x) - \\log q(a)], \\quad
-        \\nabla = \\frac1S \\sum_s (R_s - \\bar R_{-s}) \\nabla \\log q(a_s)
-        + \\nabla \\log p(y, a_s \\mid x)
+        E_q[\log p(y, a \mid x) - \log q(a)], \quad
+        \nabla = \frac1S \sum_s (R_s - \bar R_{-s}) \nabla \log q(a_s)
+        + \nabla \log p(y, a_s \mid x)
 
     With the router as its own guide (the default) the KL term is zero, R_s is
     log p(y | x, a_s), and the objective is E_{p(a|x)} log p(y | x, a), a lower bound of
@@ -76,7 +76,8 @@ class _ScoreFunctionObjective(Objective):
         guide: Callable[..., Any],
         **options: Any,
     ) -> None:
-        super().__init__(model, guide, **options)
+        super().__init__(model, **options)
+        self.guide = guide
         self._method = method
         self._proposal = Proposal(self._program, guide)
 

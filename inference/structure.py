@@ -24,12 +24,12 @@ class RouteSite(NamedTuple):
     plan: Plan
     support: Tensor  # (M, *event) what choice m is as a value of the site
 
-    def value(self, index: Tensor) -> Tensor:
-        """The site's values at indices 0 .. M - 1."""
-        return self.support.to(index.device)[index]
+    def value_of(self, choice: Tensor) -> Tensor:
+        """The site's values at choices 0 .. M - 1."""
+        return self.support.to(choice.device)[choice]
 
-    def index(self, value: Tensor) -> Tensor:
-        """Indices 0 .. M - 1 of values of the site."""
+    def choice_of(self, value: Tensor) -> Tensor:
+        """Choices 0 .. M - 1 of values of the site."""
         event_dim = self.support.dim() - 1
         support = self.support.to(value.device)
         if event_dim:
@@ -209,7 +209,7 @@ class _ByteMeter(TorchDispatchMode):
     """Counts the bytes of every new tensor, split by the routing sites passed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._made: dict[str, int] = {"": 0}
         self._last = ""
 

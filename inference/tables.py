@@ -15,7 +15,7 @@ from .structure import RouteSite, Structure
 def sum_routes(
     terms: Terms, structure: Structure, *, data_scale: float = 1.0
 ) -> Float[Tensor, "*batch"]:
-    """log sum_a p(y, a | x) from the terms of an enumerated run.
+    """Log sum_a p(y, a | x) from the terms of an enumerated run.
 
     Each site is summed out in turn, the last first, by one logsumexp of the sum of the
     factors that depend on it, so that the gradient is the posterior's whatever the
@@ -41,7 +41,7 @@ def sum_routes(
 def tabulate_routes(
     terms: Terms, structure: Structure
 ) -> Float[Tensor, "examples routes"]:
-    """log p(y, a | x) of every route a, from the terms of an enumerated run.
+    """Log p(y, a | x) of every route a, from the terms of an enumerated run.
 
     Returns:
         (N, P), routes ordered with the last site's choice changing fastest. With static

@@ -111,7 +111,8 @@ class ModuleBank(nn.Module):
         batch = torch.broadcast_shapes(z.shape[:-1], route.shape)
         rows = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
         chosen = self._evaluate.chosen(rows, route.expand(batch).reshape(-1).long())
-        return chosen.unflatten(0, batch)
+        value: Tensor = chosen.unflatten(0, batch)
+        return value
 
 
 class _ModuleList(nn.Module):
@@ -121,9 +122,7 @@ class _ModuleList(nn.Module):
         super().__init__()
         # Registered for their parameters; `calls` holds plain functions too.
         self.learned = nn.ModuleList(m for m in modules if isinstance(m, nn.Module))
-        self.calls = tuple(
-            None if isinstance(m, nn.Module) else m for m in modules
-        )
+        self.calls = tuple(None if isinstance(m, nn.Module) else m for m in modules)
 
     def _modules_in_order(self) -> list[Callable[[Tensor], Tensor]]:
         learned = iter(self.learned)
@@ -133,7 +132,8 @@ class _ModuleList(nn.Module):
         """Each module's value at every row, each evaluated once over the batch."""
         rows = z.reshape(-1, z.shape[-1])
         values = torch.stack([module(rows) for module in self._modules_in_order()])
-        return values.unflatten(1, z.shape[:-1])
+        every: Tensor = values.unflatten(1, z.shape[:-1])
+        return every
 
     def chosen(
         self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]
@@ -169,7 +169,8 @@ def _place(every: Tensor, position: int) -> Tensor:
     """Move the modules' axis of ``every`` (M, *batch, out) to batch dim -position."""
     batch = every.dim() - 2
     if batch < position:  # (M, 1, .., 1, *batch, out)
-        return every.unflatten(0, (-1,) + (1,) * (position - 1 - batch))
+        placed: Tensor = every.unflatten(0, (-1, *(1,) * (position - 1 - batch)))
+        return placed
     axis = batch - position  # of `batch`, of size 1: the route is new to z there
     return every.squeeze(1 + axis).movedim(0, axis)
 
@@ -183,4 +184,3 @@ def _first_use(routes: list[Tensor]) -> list[Tensor | None]:
             fresh = fresh & (earlier != route)
         first.append(fresh)
     return first
-

@@ -107,7 +107,8 @@ class AffineStack(nn.Module):
         h = z.reshape(-1, z.shape[-1])
         for stage in self.stages:
             h = stage.every(h) if isinstance(stage, StackedAffine) else stage(h)
-        return h.unflatten(1, z.shape[:-1])
+        every: Tensor = h.unflatten(1, z.shape[:-1])
+        return every
 
     def chosen(
         self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]
@@ -173,6 +174,9 @@ def _chain(module: object) -> list[nn.Module] | None:
 def _architecture(chain: list[nn.Module] | None) -> tuple[object, ...]:
     """What two chains must share to be stacked."""
     return tuple(
-        (repr(layer), *((p.dtype, p.device, p.requires_grad) for p in layer.parameters()))
+        (
+            repr(layer),
+            *((p.dtype, p.device, p.requires_grad) for p in layer.parameters()),
+        )
         for layer in chain or ()
     )

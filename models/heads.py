@@ -66,7 +66,7 @@ class NormalHead(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch into"]) -> dist.Independent:
         """The distribution of y (event dim 1), of the batch shape of ``h``."""
-        return dist.Normal(self.linear(h), self.log_scale.exp()).to_event(1)
+        return dist.Independent(dist.Normal(self.linear(h), self.log_scale.exp()), 1)
 
     def target(self, y: Tensor, n: int) -> Tensor:
         """Check y: (N, outputs) finite numbers; (N,) where there is one output.
@@ -76,9 +76,7 @@ class NormalHead(nn.Module):
         """
         y = _rows(y, n, self.linear.out_features).to(self.log_scale.dtype)
         if not torch.isfinite(y).all():
-            raise ValueError(
-                f"y must be finite, got {_culprit(y, ~torch.isfinite(y))}"
-            )
+            raise ValueError(f"y must be finite, got {_culprit(y, ~torch.isfinite(y))}")
         return y
 
 
@@ -96,7 +94,7 @@ class BernoulliHead(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch into"]) -> dist.Independent:
         """The distribution of y (event dim 1), of the batch shape of ``h``."""
-        return dist.Bernoulli(logits=self.linear(h)).to_event(1)
+        return dist.Independent(dist.Bernoulli(logits=self.linear(h)), 1)
 
     def target(self, y: Tensor, n: int) -> Tensor:
         """Check y: (N, outputs) of 0 and 1; (N,) where there is one output.

@@ -26,11 +26,11 @@ def affine_tanh(in_features: int, out_features: int) -> nn.Module:
 
 
 class LayeredNetwork(nn.Module):
-    """L modular layers between an encoder and a head, with p(y, a | x) as its density.
+    r"""L modular layers between an encoder and a head, with p(y, a | x) as its density.
 
     .. math::
-        z_0 = E x + e, \\quad a_l \\sim p(a_l \\mid z_l), \\quad
-        z_{l+1} = f_{l, a_l}(z_l), \\quad y \\sim p(y \\mid z_L)
+        z_0 = E x + e, \quad a_l \sim p(a_l \mid z_l), \quad
+        z_{l+1} = f_{l, a_l}(z_l), \quad y \sim p(y \mid z_L)
 
     *Encoder*: an affine map from ``in_features`` to ``hidden_features``. *Module*: by
     default an affine map of ``hidden_features`` to itself and a tanh; each layer has
@@ -114,12 +114,10 @@ class LayeredNetwork(nn.Module):
         )
         seen = [in_features] * n_layers if router_input == "input" else widths
         self.routers = nn.ModuleList(
-            nn.ModuleList(
-                StaticRouter(m) if routing == "static" else router(width, m)
-                for _ in range(k)
-            )
+            StaticRouter(m) if routing == "static" else router(width, m)
             for m, width in zip(sizes, seen, strict=True)
-        )
+            for _ in range(k)
+        )  # layer by layer, slot by slot
         self.head = HEADS[head](wide, out_features)
 
     def forward(
@@ -150,11 +148,11 @@ class LayeredNetwork(nn.Module):
         self._check_input(x)
         if y is not None:
             y = self.head.target(y, len(x))
+        decisions = self._decisions()
         static = None
         if self.routing == "static":
             static = [
-                [route(name, router()) for name, router in layer]
-                for layer in self._decisions()
+                [route(name, router()) for name, router in layer] for layer in decisions
             ]
         with pyro.plate("data", n_data or len(x), subsample=index, dim=-1):
             z = self.encoder(x)
@@ -162,8 +160,7 @@ class LayeredNetwork(nn.Module):
                 if static is None:
                     seen = x if self.router_input == "input" else z
                     chosen = [
-                        route(name, router(seen))
-                        for name, router in self._decisions()[layer]
+                        route(name, router(seen)) for name, router in decisions[layer]
                     ]
                 else:
                     chosen = static[layer]
@@ -173,13 +170,12 @@ class LayeredNetwork(nn.Module):
 
     def _decisions(self) -> list[list[tuple[str, nn.Module]]]:
         """For each layer, name and router of each slot."""
-        return [
-            [
-                (f"route_{layer}" if self.k == 1 else f"route_{layer}_{slot}", router)
-                for slot, router in enumerate(routers)
-            ]
-            for layer, routers in enumerate(self.routers)
-        ]
+        decisions: list[list[tuple[str, nn.Module]]] = [[] for _ in self.banks]
+        for i, router in enumerate(self.routers):
+            layer, slot = divmod(i, self.k)
+            name = f"route_{layer}" if self.k == 1 else f"route_{layer}_{slot}"
+            decisions[layer].append((name, router))
+        return decisions
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1:].numel() != self.in_features or not len(x):
@@ -242,4 +238,3 @@ def _modules(
             f"got {[len(modules) for modules in given]}"
         )
     return given
-

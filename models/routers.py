@@ -126,4 +126,3 @@ class GivenRouting(nn.Module):
             )
         data = dict(zip(self.sites, rows.unbind(-1), strict=True))
         return pyro.condition(self.model, data=data)(x, y)
-

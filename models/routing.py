@@ -66,7 +66,7 @@ def route(
         >>> route("a", dist.Categorical(logits=torch.zeros(3)), obs=torch.tensor(2))
         tensor(2)
     """
-    infer: dict[str, Any] = {"route": {"plan": plan}}
+    infer: Any = {"route": {"plan": plan}}
     check_infer(name, infer)
     if plan != "sample":
         infer["enumerate"] = "parallel"  # what Pyro's own TraceEnum_ELBO reads

@@ -9,11 +9,16 @@ from typing import Any
 SEED_STOP = 2**32
 
 
-def quoted(names: Iterable[object], limit: int = 10) -> str:
-    """The names in quotes, the first `limit` of them, for a message of one line."""
-    known = list(names)
-    shown = ", ".join(repr(str(name)) for name in known[:limit])
+def listed(items: Iterable[str], limit: int = 10) -> str:
+    """The first `limit` items with commas, and how many more there are, in one line."""
+    known = list(items)
+    shown = ", ".join(known[:limit])
     return shown if len(known) <= limit else f"{shown} and {len(known) - limit} more"
+
+
+def quoted(names: Iterable[object], limit: int = 10) -> str:
+    """As `listed`, each name in quotes."""
+    return listed([repr(str(name)) for name in names], limit)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ from .options import (
     whole,
 )
 from .splitting import SPLITS, split_rows
-
-if TYPE_CHECKING:
-    from .tabular.columns import Column
-    from .tabular.read import RawTable
-    from .tabular.target import Target
+from .tabular.columns import as_columns, without_missing
+from .tabular.encode import Features, encode
+from .tabular.read import RawTable, read_table
+from .tabular.target import Target, Y, as_target, as_y
 
 Missing = Literal["error", "drop", "impute"]
 Kind = Literal["auto", "classes", "numbers"]
@@ -108,57 +107,62 @@ class Table(TaskSpec):
             ValueError: The file or the target can't be used; one line says why.
             ImportError: A Parquet file, and pyarrow isn't installed.
         """
-        # here, not above: listing the tasks must not wait for pandas
-        from .tabular.columns import as_columns, without_missing
-        from .tabular.encode import encode
-        from .tabular.read import read_table
-        from .tabular.target import as_target
-
         path = Path(self.path).expanduser()
         raw = read_table(path, separator=self.separator, na_values=self.na_values)
-        target_name = self._target_name(raw)
+        name = self._target_name(raw)
         frame = raw.frame.drop(columns=list(self.exclude))
-        columns, row_notes = without_missing(
-            as_columns(frame), target_name, self.missing
-        )
-        target = as_target(_take(columns, target_name), self.kind)
-        labels = target.values.astype(np.int64) if target.class_names else None
-        parts = split_rows(
-            len(target.values), self.fractions, seed=self.seed, classes=labels
+        columns, row_notes = without_missing(as_columns(frame), name, self.missing)
+        target = as_target(next(c for c in columns if c.name == name), self.kind)
+        rows = split_rows(
+            len(target.values), self.fractions, seed=self.seed, classes=target.strata
         )
         features = encode(
-            [c for c in columns if c.name != target_name],
-            parts[0],
+            [c for c in columns if c.name != name],
+            rows[0],
             standardise=self.standardise != "none",
             max_categories=self.max_categories,
         )
-        y, mean, scale, target_notes = self._target_values(target, target_name, parts)
-        x = torch.from_numpy(_to_float32(features.x))
-        train, valid, test = (Split(x[rows], y[rows]) for rows in parts)
+        y = as_y(target, rows[0], standardise=self.standardise == "all")
+        sizes = zip(SPLITS, map(len, rows), strict=True)
+        how = "stratified by class" if target.class_names else "at random"
+        rows_note = f"rows: {', '.join(f'{k} {n}' for k, n in sizes)}, split {how}"
+        notes = (*raw.notes, *row_notes, rows_note, target.note, *y.notes)
+        return self._task(path, target, features, y, rows, (*notes, *features.notes))
+
+    def _task(
+        self,
+        path: Path,
+        target: Target,
+        features: Features,
+        y: Y,
+        rows: tuple[NDArray[np.int64], ...],
+        notes: tuple[str, ...],
+    ) -> Task:
+        inputs = torch.from_numpy(features.x)
+        targets = torch.from_numpy(y.values)
+        train, valid, test = (Split(inputs[part], targets[part]) for part in rows)
         return Task(
             name="table",
             train=train,
             valid=valid,
             test=test,
             head="categorical" if target.class_names else "normal",
-            out_features=max(1, len(target.class_names)),
-            description=f"{target_name!r} of {path.name!r} from its other columns",
-            notes=(*raw.notes, *row_notes, target.note, *target_notes, *features.notes),
+            out_features=len(target.class_names) or 1,
+            description=f"column {target.name!r} of {path.name!r}, from the others",
+            notes=notes,
             network={"n_layers": 2, "n_modules": 4, "hidden_features": 32},
             class_names=target.class_names,
             feature_names=features.names,
-            target_mean=mean,
-            target_scale=scale,
+            target_mean=y.mean,
+            target_scale=y.scale,
         )
 
-    def _target_name(self, raw: "RawTable") -> str:
+    def _target_name(self, raw: RawTable) -> str:
         """The target's name, once it and `exclude` are known to be columns."""
         names = [str(name) for name in raw.frame.columns]
         target = raw.default_target if self.target is None else self.target
-        for argument, name in [
-            ("target", target),
-            *(("exclude", e) for e in self.exclude),
-        ]:
+        asked = [("target", target), *(("exclude", name) for name in self.exclude)]
+        for argument, name in asked:
             if name not in names:
                 hint = did_you_mean(name, names)
                 if len(names) == 1 and not hint:
@@ -170,47 +174,3 @@ class Table(TaskSpec):
         if target is None or target in self.exclude:
             raise ValueError(f"exclude must not name the target; got {target!r}")
         return target
-
-    def _target_values(
-        self,
-        target: "Target",
-        name: str,
-        parts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-    ) -> tuple[torch.Tensor, tuple[float, ...], tuple[float, ...], list[str]]:
-        """The target as the head wants it, the mean and scale taken out of it, and notes."""
-        sizes = ", ".join(
-            f"{k} {len(rows)}" for k, rows in zip(SPLITS, parts, strict=True)
-        )
-        train = target.values[parts[0]]
-        if target.class_names:
-            absent = set(range(len(target.class_names))) - set(train.tolist())
-            notes = [f"rows: {sizes}, stratified by class"]
-            if absent:
-                lost = quoted(target.class_names[c] for c in sorted(absent))
-                notes.append(f"classes {lost}: no training row, more rows are needed")
-            return torch.from_numpy(target.values), (), (), notes
-        notes = [f"rows: {sizes}, at random"]
-        if (train == train[0]).all():
-            raise ValueError(
-                f"target {name!r} must differ between training rows; got {train[0]:g} "
-                f"in all {len(train)}"
-            )
-        mean, scale = (0.0, 1.0)
-        if self.standardise == "all":
-            mean, scale = float(train.mean()), float(train.std())
-            notes.append(
-                f"target {name!r} standardised by the training rows: (target - "
-                f"{mean:g}) / {scale:g}; log densities are of the standardised target"
-            )
-        y = torch.from_numpy(_to_float32((target.values - mean) / scale)[:, None])
-        return y, (mean,), (scale,), notes
-
-
-def _take(columns: "list[Column]", name: str) -> "Column":
-    return next(c for c in columns if c.name == name)
-
-
-def _to_float32(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Values far outside the training range may overflow: the task refuses them."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)

@@ -39,10 +39,10 @@ def comparison(tree: xr.DataTree) -> StyledFigure:
     alone. Methods are sorted, the best on top; one that failed keeps its row.
 
     Args:
-        tree: a comparison, or one run.
+        tree: A comparison, or one run.
 
     Raises:
-        ValueError: no run finished.
+        ValueError: No run finished.
     """
     of = by_method(tree)
     seeds = {method: _log_liks(found) for method, found in of.items()}
@@ -70,9 +70,7 @@ def comparison(tree: xr.DataTree) -> StyledFigure:
         panels[0].set_yticks(range(len(order)), [_name(m, of[m]) for m in order])
         panels[0].set_ylim(len(order) - 0.4, -0.6)
         _values(panels[-1], [seeds[method] for method in order])
-        mean = "Diamond: mean over seeds, bar: ± 1 standard error. Dot: one seed."
-        several = any(len(values) > 1 for values in seeds.values())
-        add_note(figure, mean if several else "One seed per method: no error bar.")
+        add_note(figure, _note(of))
     return figure
 
 
@@ -158,3 +156,14 @@ def _name(method: str, found: list[Run]) -> str:
     """The method's name, with what failed of it."""
     failed = sum(bool(run.error) for run in found)
     return f"{method}\n({failed} of {len(found)} seeds failed)" if failed else method
+
+
+def _note(of: dict[str, list[Run]]) -> str:
+    """What diamond, bar and dot stand for, and when the numbers are no exact ones."""
+    note = "Diamond: mean over seeds, bar: ± 1 standard error. Dot: one seed."
+    if all(len(found) == 1 for found in of.values()):
+        note = "One seed per method: no error bar."
+    alive = [run for found in of.values() for run in found if not run.error]
+    if not all(run.tree.attrs.get("exact", 1) for run in alive):
+        note += "\nRoutes summed out by importance sampling, not exactly: biased low."
+    return note

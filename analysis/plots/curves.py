@@ -32,9 +32,9 @@ def collect(seeds: Sequence[Run], name: str, *, site: str | None = None) -> Curv
     """A training quantity of some runs, at the steps that all of them have it.
 
     Args:
-        seeds: runs of one method.
-        name: variable of the group `training`.
-        site: for a variable per site, which one.
+        seeds: Runs of one method.
+        name: Variable of the group `training`.
+        site: For a variable per site, which one.
 
     Returns:
         Curves, of no steps where no run has the variable.
@@ -55,7 +55,9 @@ def _curve(variable: xr.DataArray, site: str | None) -> xr.DataArray:
         variable = variable.sel(site=site)
     along = "step" if "step" in variable.dims else "log_step"
     return (
-        variable.mean("chain", skipna=False).rename({along: "at"}).drop_vars("site", errors="ignore")
+        variable.mean("chain", skipna=False)
+        .rename({along: "at"})
+        .drop_vars("site", errors="ignore")
     )
 
 

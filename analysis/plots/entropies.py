@@ -29,11 +29,11 @@ def entropies(tree: xr.DataTree, *, site: str | None = None) -> StyledFigure:
     about its input, I(A;X).
 
     Args:
-        tree: a comparison, or one run, with `training` groups.
-        site: one route site; the mean over all of them if None.
+        tree: A comparison, or one run, with `training` groups.
+        site: One route site; the mean over all of them if None.
 
     Raises:
-        ValueError: no run finished, none kept its history, or there is no such site.
+        ValueError: No run finished, none kept its history, or there is no such site.
     """
     of = finished(tree)
     first = next(iter(of.values()))[0]

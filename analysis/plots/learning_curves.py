@@ -20,10 +20,10 @@ def learning_curves(tree: xr.DataTree) -> StyledFigure:
     curves are compared with themselves only. Without validation data it stands alone.
 
     Args:
-        tree: a comparison, or one run, with `training` groups.
+        tree: A comparison, or one run, with `training` groups.
 
     Raises:
-        ValueError: no run finished, or none kept its history.
+        ValueError: No run finished, or none kept its history.
     """
     of = finished(tree)
     looks = method_looks(list(by_method(tree)))

@@ -35,10 +35,10 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
     Modules are ranked by use within each run: their numbers mean nothing across runs.
 
     Args:
-        tree: a comparison, or one run.
+        tree: A comparison, or one run.
 
     Raises:
-        ValueError: no run finished.
+        ValueError: No run finished.
     """
     of = finished(tree)
     first = dataset(next(iter(of.values()))[0].tree, "routing")
@@ -56,10 +56,12 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
         for i, (axes, site) in enumerate(zip(grid.flat, sites, strict=False)):
             for (method, uses), offset in zip(ranked.items(), offsets, strict=True):
                 _method(axes, uses[i], float(offset), looks[method], method)
+            # room below 0 for the marks of unused modules
+            highest = max(float(uses[i].max()) for uses in ranked.values())
             n_modules = int(first["n_choices"].values[i])
             even = f"1/M = {1 / n_modules:.2g}"
             axes.axhline(1 / n_modules, color=REFERENCE, linewidth=1, linestyle=":")
-            axes.set(title=f"{site}  ({even} dotted)", ylim=(0, None))
+            axes.set(title=f"{site}  ({even} dotted)", ylim=(-0.02 * highest, None))
             axes.set_xlim(0.5, n_modules + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
             axes.grid(False, axis="x")

@@ -42,12 +42,12 @@ def posterior_routes(
     shown, one row a method.
 
     Args:
-        tree: one run, or a comparison.
-        feature: sort by this input feature rather than by the target.
-        output: sort by this target where there are several.
+        tree: One run, or a comparison.
+        feature: Sort by this input feature rather than by the target.
+        output: Sort by this target where there are several.
 
     Raises:
-        ValueError: no run finished, or no such feature or output.
+        ValueError: No run finished, or no such feature or output.
     """
     shown = [_best(found) for found in finished(tree).values()]
     sorts = [_sort(run.tree, feature, output) for run in shown]
@@ -103,6 +103,10 @@ def _sort(tree: xr.DataTree, feature: int | None, output: int) -> Sort:
         names = listed(tree, "feature_names")
         name = str(names[feature]) if names else f"feature {feature}"
         return Sort(name, x[:, feature], {})
+    if "observed_data" not in tree.children:
+        raise ValueError(
+            "tree: got no targets to sort by, expected feature= to be given"
+        )
     y = dataset(tree, "observed_data")["y"].values
     if is_classification(tree):
         names = listed(tree, "class_names")

@@ -69,8 +69,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure without cutting off titles; the suffix says the format.
 
     Args:
-        figure: what a plot of this package returned.
-        path: file to write (png, svg, pdf); missing folders are made.
+        figure: What a plot of this package returned.
+        path: File to write (png, svg, pdf); missing folders are made.
 
     Returns:
         The path.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..options import quoted
+from ..options import listed
 
 Kind = Literal["float", "integer", "boolean", "text"]
 
@@ -79,6 +79,12 @@ def is_number(text: str) -> bool:
     return True
 
 
+def to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Values far outside the training range may overflow: the task refuses them."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
 def as_columns(frame: pd.DataFrame) -> list[Column]:
     """Every column of the frame, in order.
 
@@ -89,11 +95,11 @@ def as_columns(frame: pd.DataFrame) -> list[Column]:
         name: str(pd.api.types.infer_dtype(frame[name], skipna=True))
         for name in frame.columns
     }
-    refused = [f"{name} ({kind})" for name, kind in kinds.items() if kind not in KINDS]
+    refused = [f"{name!r} ({k})" for name, k in kinds.items() if k not in KINDS]
     if refused:
         raise ValueError(
             "columns must hold numbers, yes/no values or texts; got "
-            f"{quoted(refused)}: turn them into these, or leave them out by exclude="
+            f"{listed(refused)}: turn them into these, or leave them out by exclude="
         )
     columns = [_column(name, frame[name], KINDS[kinds[name]]) for name in frame.columns]
     _refuse_infinities(columns)
@@ -113,11 +119,11 @@ def _column(name: str, series: "pd.Series[Any]", kind: Kind) -> Column:
 def _refuse_infinities(columns: Sequence[Column]) -> None:
     numeric = [c for c in columns if not c.is_text]
     counts = {c.name: int((np.abs(c.values) > LARGEST).sum()) for c in numeric}
-    found = [f"{name} ({count})" for name, count in counts.items() if count]
+    found = listed(f"{name!r} ({count})" for name, count in counts.items() if count)
     if found:
         raise ValueError(
             "values must be finite, and at most 3.4e38 in size; got infinite or larger "
-            f"ones in columns {quoted(found)} (count): remove or replace them"
+            f"ones in {found} (how many): remove or replace them"
         )
 
 
@@ -133,13 +139,13 @@ def without_missing(
         ValueError: Missing values under "error", or no row left.
     """
     counts = {c.name: int(c.missing.sum()) for c in columns}
-    found = [f"{name} ({count})" for name, count in counts.items() if count]
+    found = listed(f"{name!r} ({count})" for name, count in counts.items() if count)
     if not found:
         return list(columns), []
     n_rows = len(columns[0].missing)
     if missing == "error":
         raise ValueError(
-            f"missing values in {quoted(found)} (count of {n_rows} rows): "
+            f"missing='error' refuses missing values; got {found} of {n_rows} rows: "
             "missing='drop' leaves these rows out, missing='impute' fills them in, "
             "exclude= leaves out a column"
         )
@@ -147,11 +153,11 @@ def without_missing(
     lost = np.any([c.missing for c in looked_at], axis=0)
     if lost.all():
         raise ValueError(
-            f"missing={missing!r} leaves no row: missing values in {quoted(found)} "
-            f"(count of {n_rows} rows); exclude= leaves out a column"
+            f"missing={missing!r} leaves no row: missing values in {found} of "
+            f"{n_rows} rows; exclude= leaves out a column"
         )
     why = "a missing value" if missing == "drop" else f"no target {target!r}"
-    notes = (
-        [f"{int(lost.sum())} of {n_rows} rows left out: {why}"] if lost.any() else []
-    )
-    return [c.keep(~lost) for c in columns], notes
+    if not lost.any():
+        return list(columns), []
+    note = f"{int(lost.sum())} of {n_rows} rows left out: {why}"
+    return [c.keep(~lost) for c in columns], [note]

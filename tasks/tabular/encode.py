@@ -1,26 +1,30 @@
 """Feature columns become a matrix; what that takes is learned on the training rows."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import quoted
-from .columns import Column
+from ..options import listed, quoted
+from .columns import Column, to_float32
+
+# what was done -> the columns it was done to
+Said = defaultdict[str, list[str]]
+MARKS = "texts because of a few values among numbers (na_values= reads them as missing)"
 
 
 class Features(NamedTuple):
     """The encoded features.
 
     Attributes:
-        x: Shape (N, in_features), float64.
+        x: Shape (N, in_features), float32.
         names: One per column of x.
         notes: What was filled in, encoded, standardised, left out.
     """
 
-    x: NDArray[np.float64]
+    x: NDArray[np.float32]
     names: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -50,13 +54,11 @@ def encode(
     _refuse_many_categories(columns, max_categories)
     blocks: list[NDArray[np.float64]] = []
     names: list[str] = []
-    said: dict[str, list[str]] = {}
+    said: Said = defaultdict(list)
     for column in columns:
         filled = _fill(column, train, said)
         if filled is None or _is_constant(filled, train):
-            said.setdefault("the same in all training rows: left out", []).append(
-                column.name
-            )
+            said["left out, the same in all training rows"].append(repr(column.name))
             continue
         block, block_names = _block(column, filled, train, standardise, said)
         blocks.append(block)
@@ -68,8 +70,8 @@ def encode(
             if columns
             else "no feature is left: the file has no column beside the target"
         )
-    notes = tuple(f"columns {quoted(found)}: {what}" for what, found in said.items())
-    return Features(np.concatenate(blocks, axis=1), tuple(names), notes)
+    notes = tuple(f"{what}: {listed(found)}" for what, found in said.items())
+    return Features(to_float32(np.concatenate(blocks, axis=1)), tuple(names), notes)
 
 
 def _block(
@@ -77,37 +79,29 @@ def _block(
     filled: NDArray[np.float64],
     train: NDArray[np.int64],
     standardise: bool,
-    said: dict[str, list[str]],
+    said: Said,
 ) -> tuple[NDArray[np.float64], list[str]]:
     """The columns of x that a column of the file becomes, shape (N, 1 or levels)."""
     if column.is_text:
         levels = np.unique(filled[train])
         onehot = (filled[:, None] == levels).astype(np.float64)
-        said.setdefault("texts, one-hot encoded", []).append(
-            f"{column.name} ({len(levels)} values)"
-        )
+        said["texts, one-hot encoded"].append(f"{column.name!r} ({len(levels)} values)")
         if marks := column.marks():
-            said.setdefault(
-                "texts because of a few values among numbers (na_values= reads these "
-                "as missing)",
-                [],
-            ).append(f"{column.name} ({', '.join(marks[:3])})")
+            said[MARKS].append(f"{column.name!r} ({quoted(marks, limit=3)})")
         if not onehot.any(axis=1).all():
-            said.setdefault("values that no training row has: all zeros", []).append(
-                column.name
-            )
+            said["zeros for texts that no training row has"].append(repr(column.name))
         return onehot, [f"{column.name}={level}" for level in levels]
     if column.kind == "boolean":
-        said.setdefault("yes/no values, 1 and 0", []).append(column.name)
+        said["yes/no values as 1 and 0"].append(repr(column.name))
     elif standardise:
         mean, scale = filled[train].mean(), filled[train].std()
         filled = (filled - mean) / scale
-        said.setdefault("standardised by the training rows", []).append(column.name)
+        said["standardised by the training rows"].append(repr(column.name))
     return filled[:, None], [column.name]
 
 
 def _fill(
-    column: Column, train: NDArray[np.int64], said: dict[str, list[str]]
+    column: Column, train: NDArray[np.int64], said: Said
 ) -> NDArray[np.float64] | None:
     """The values with the missing ones filled in; None where train has no value."""
     if not column.missing.any():
@@ -122,8 +116,8 @@ def _fill(
         # ties by value: the order of the rows must not decide
         value = max(sorted(Counter(known).items()), key=lambda item: item[1])[0]
         what = f"most frequent {value!r}"
-    said.setdefault("missing values filled in from the training rows", []).append(
-        f"{column.name} ({int(column.missing.sum())}: {what})"
+    said["missing values filled in from the training rows"].append(
+        f"{column.name!r} ({int(column.missing.sum())} by the {what})"
     )
     filled: NDArray[np.float64] = np.where(column.missing, value, column.values)
     return filled
@@ -140,11 +134,11 @@ def _refuse_many_categories(columns: Sequence[Column], max_categories: int) -> N
         n = len(column.distinct()) if column.is_text else 0
         if n > max_categories:
             marks = column.marks()
-            hint = f", numbers but for {', '.join(marks[:3])}" if marks else ""
-            found.append(f"{column.name} ({n} values{hint})")
+            hint = f", numbers but for {quoted(marks, limit=3)}" if marks else ""
+            found.append(f"{column.name!r} ({n} values{hint})")
     if found:
         raise ValueError(
             f"text columns must have at most max_categories={max_categories} different "
-            f"values; got {quoted(found)}: exclude= leaves them out, na_values= reads "
+            f"values; got {listed(found)}: exclude= leaves them out, na_values= reads "
             "marks among numbers as missing, max_categories= allows more"
         )

@@ -1,12 +1,12 @@
 """The target column: classes or numbers told apart, and said."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..options import quoted
-from .columns import Column, is_number
+from .columns import Column, is_number, to_float32
 
 FEW = 20
 ROWS_PER_CLASS = 5
@@ -16,14 +16,37 @@ class Target(NamedTuple):
     """What to predict.
 
     Attributes:
+        name: The column's name.
         values: Shape (N,): int64 classes, or float64 numbers as in the file.
         class_names: One per class; empty for numbers.
         note: What it was taken for, why, and how to override.
     """
 
-    values: NDArray[np.int64] | NDArray[np.float64]
+    name: str
+    values: NDArray[Any]
     class_names: tuple[str, ...]
     note: str
+
+    @property
+    def strata(self) -> NDArray[np.int64] | None:
+        """The classes to stratify a split by; None for numbers."""
+        return self.values if self.class_names else None
+
+
+class Y(NamedTuple):
+    """The target as the head wants it.
+
+    Attributes:
+        values: Shape (N,), int64 classes, or shape (N, 1), float32 numbers.
+        mean: What was subtracted from the numbers; empty where nothing was.
+        scale: What they were divided by after that; empty where nothing was.
+        notes: What was done, and which classes have no training row.
+    """
+
+    values: NDArray[Any]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    notes: tuple[str, ...]
 
 
 def as_target(column: Column, kind: str) -> Target:
@@ -54,7 +77,7 @@ def as_target(column: Column, kind: str) -> Target:
     if not classes:
         override = "" if kind == "numbers" else "; kind='classes' overrides"
         note = f"target {column.name!r} taken as numbers: {why}{override}"
-        return Target(column.values, (), note)
+        return Target(column.name, column.values, (), note)
     if len(distinct) > len(column.values) / 2:
         raise ValueError(
             f"target {column.name!r} has {len(distinct)} different values in "
@@ -67,7 +90,40 @@ def as_target(column: Column, kind: str) -> Target:
         f"target {column.name!r} taken as {len(distinct)} classes "
         f"({quoted(distinct)}): {why}{override}"
     )
-    return Target(members, distinct, note)
+    return Target(column.name, members, distinct, note)
+
+
+def as_y(target: Target, train: NDArray[np.int64], *, standardise: bool) -> Y:
+    """Classes as they are; numbers to mean 0, deviation 1 over the training rows.
+
+    Args:
+        target: The target of N rows.
+        train: The rows to learn from.
+        standardise: False leaves numbers as they are.
+
+    Raises:
+        ValueError: A number that is the same in all training rows.
+    """
+    known = target.values[train]
+    if target.class_names:
+        absent = sorted(set(range(len(target.class_names))) - set(known.tolist()))
+        lost = quoted(target.class_names[c] for c in absent)
+        note = f"classes without a training row, nothing can be learned of them: {lost}"
+        return Y(target.values, (), (), (note,) if absent else ())
+    if (known == known[0]).all():
+        raise ValueError(
+            f"target {target.name!r} must differ between training rows; got "
+            f"{known[0]:g} in all {len(known)}"
+        )
+    if not standardise:
+        return Y(to_float32(target.values[:, None]), (), (), ())
+    mean, scale = float(known.mean()), float(known.std())
+    note = (
+        f"target {target.name!r} standardised by the training rows, (target - "
+        f"{mean:g}) / {scale:g}: log densities are of the standardised target"
+    )
+    values = (target.values[:, None] - mean) / scale
+    return Y(to_float32(values), (mean,), (scale,), (note,))
 
 
 def _is_classes(column: Column, kind: str, n_distinct: int) -> tuple[bool, str]:

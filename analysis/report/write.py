@@ -1,0 +1,39 @@
+"""A comparison as files to look at: the table, the figures, the page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..summary import summary
+from .page import render
+from .pictures import pictures
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def write(tree: xr.DataTree, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``summary.csv``, a PNG file for each figure, and ``report.html``.
+
+    Args:
+        tree: A comparison, or one run.
+        folder: Where to; made if it is missing.
+
+    Returns:
+        The files, the page last.
+
+    Raises:
+        ValueError: If the tree is neither a comparison nor a run.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = folder / "summary.csv"
+    summary(tree).to_csv(table)
+    drawn, missing = pictures(tree)
+    files = [table]
+    for picture in drawn:
+        files.append(folder / f"{picture.name}.png")
+        files[-1].write_bytes(picture.png)
+    return [*files, render(tree, drawn, folder / "report.html", missing=missing)]

@@ -1,0 +1,212 @@
+"""Methods x seeds on one task, as one ArviZ tree.
+
+The one place of inference that calls analysis: its result is the analysis.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..models.checks import check_count
+from ..models.layered import LayeredNetwork
+from .fit import fit
+from .methods import METHODS, get_method
+from .objective import Method, Model
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+SCHEMA_VERSION = 1
+
+
+def compare(
+    task: Any,
+    methods: Sequence[str] | Mapping[str, Method] = tuple(METHODS),
+    seeds: int | Sequence[int] = 4,
+    *,
+    model: Callable[[Any], Model] | None = None,
+    network: Mapping[str, Any] | None = None,
+    parameters: Callable[[Model], Sequence[Tensor]] | None = None,
+    steps: int = 1500,
+    batch_size: int = 128,
+    lr: float = 1e-2,
+    draws: int = 100,
+    progress: bool = False,
+) -> DataTree:
+    """Train a model under several methods and seeds; evaluate on the test split.
+
+    Every method of a seed starts from the same initial weights. A run that fails is
+    kept as a node with an ``error`` attribute; the others go on.
+
+    Args:
+        task: A task, or the name of one.
+        methods: Names in ``METHODS``, or a mapping from labels to methods as values.
+        seeds: How many seeds (0, 1, ..), or which.
+        model: Makes the model from the task; by default :func:`default_network`. It is
+            called with torch seeded.
+        network: Options of the default network, in place of the task's suggestions.
+        parameters: Gives the tensors to train of a model that is no ``nn.Module``.
+        steps: Optimiser steps a run.
+        batch_size: Examples a step.
+        lr: Adam's learning rate.
+        draws: Posterior draws of the routes kept for each test example.
+        progress: Show progress on stderr.
+
+    Returns:
+        A tree with a run under ``{method}/seed_{seed}``
+        (:func:`latentroute.analysis.to_datatree`) and the table under ``summary``;
+        root attributes say how it was made.
+
+    Raises:
+        ValueError: If the task, a method or an option is wrong, before any training.
+    """
+    if isinstance(task, str):
+        from .. import tasks
+
+        task = tasks.load(task)
+    if model is not None and network is not None:
+        raise ValueError("network= has options of the default network: not with model=")
+    chosen = _chosen(methods)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers:
+        raise ValueError(f"seeds must be at least one, got {seeds!r}")
+    make = model or (lambda t: default_network(t, **(network or {})))
+    settings = {"steps": steps, "batch_size": batch_size, "lr": lr}
+    check_count("draws", draws)
+    runs: dict[str, DataTree] = {}
+    for label, method in chosen.items():
+        for seed in numbers:
+            name = f"{label}/seed_{seed}"
+            if progress:
+                done = f"[{len(runs) + 1}/{len(chosen) * len(numbers)}]"
+                print(f"{done} {label}, seed {seed}", file=sys.stderr, flush=True)
+            runs[name] = _run(
+                task, make, parameters, label, method, seed, settings, draws, progress
+            )
+    return _tree(task, runs, chosen, numbers, settings)
+
+
+def default_network(task: Any, **network: Any) -> LayeredNetwork:
+    """A layered network that fits a task, with the task's suggested sizes.
+
+    Args:
+        task: Says widths, head and suggestions.
+        **network: Options of :class:`~latentroute.models.LayeredNetwork` in their
+            place.
+    """
+    sizes = {"n_layers": 2, "n_modules": 4, "hidden_features": 32}
+    options = {**sizes, **task.network, **network}
+    return LayeredNetwork(
+        task.in_features, task.out_features, **{"head": task.head, **options}
+    )
+
+
+def prior_log_likelihood(task: Any) -> float:
+    """Mean test log p(y) under a prior fitted to the training targets alone, in nats.
+
+    Categorical: class shares, each class counted once more than seen. Bernoulli: the
+    same an output. Normal: mean and variance an output.
+    """
+    train, test = task.train.y, task.test.y
+    if task.head == "categorical":
+        counts = torch.bincount(train, minlength=task.out_features) + 1.0
+        return float(torch.log(counts / counts.sum())[test].mean())
+    if task.head == "bernoulli":
+        p = (train.sum(0) + 1) / (len(train) + 2)
+        return float((test * p.log() + (1 - test) * (1 - p).log()).sum(-1).mean())
+    fitted = torch.distributions.Normal(train.mean(0), train.std(0).clamp_min(1e-6))
+    return float(fitted.log_prob(test).sum(-1).mean())
+
+
+def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
+    if isinstance(methods, Mapping):
+        chosen = {label: get_method(method) for label, method in methods.items()}
+    else:
+        if isinstance(methods, str):
+            raise TypeError(f"methods must be a sequence of names, got {methods!r}")
+        chosen = {name: get_method(name) for name in methods}
+    if not chosen:
+        raise ValueError("methods must name at least one method, got none")
+    return chosen
+
+
+def _run(
+    task: Any,
+    make: Callable[[Any], Model],
+    parameters: Callable[[Model], Sequence[Tensor]] | None,
+    label: str,
+    method: Method,
+    seed: int,
+    settings: Mapping[str, Any],
+    draws: int,
+    progress: bool,
+) -> DataTree:
+    """One run as a tree; of a failed one, the error alone."""
+    from xarray import DataTree
+
+    from ..analysis import to_datatree
+
+    attrs = {"method": label, "seed": seed, "task": task.name, **settings}
+    attrs["config"] = json.dumps(repr(method))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = make(task)
+    own = None if parameters is None else parameters(model)
+    try:
+        result = fit(
+            model,
+            task,
+            method,
+            parameters=own,
+            seed=seed,
+            progress=progress,
+            **settings,
+        )
+    except FloatingPointError as error:
+        failed = DataTree()
+        failed.attrs = {**attrs, "error": str(error)}
+        return failed
+    attrs["wall_time"] = result.seconds
+    return to_datatree(
+        model, task.test, draws=draws, seed=seed, history=result.history, attrs=attrs
+    )
+
+
+def _tree(
+    task: Any,
+    runs: dict[str, DataTree],
+    methods: dict[str, Method],
+    seeds: Sequence[int],
+    settings: Mapping[str, Any],
+) -> DataTree:
+    """The runs, the table of them, and how they were made."""
+    from xarray import DataTree
+
+    from ..analysis import summary
+
+    tree: DataTree = DataTree.from_dict(dict(runs))
+    tree.attrs = {
+        "task": task.name,
+        "seeds": json.dumps(list(seeds)),
+        "methods": json.dumps({label: repr(m) for label, m in methods.items()}),
+        "settings": json.dumps(dict(settings)),
+        "notes": json.dumps(list(task.notes)),
+        "prior_log_lik": prior_log_likelihood(task),
+        "schema_version": SCHEMA_VERSION,
+        "versions": json.dumps(
+            {name: importlib.metadata.version(name) for name in _RECORDED}
+        ),
+    }
+    table = summary(tree)
+    tree["summary"] = DataTree(table.rename_axis("method").to_xarray())
+    return tree
+
+
+_RECORDED = ("latentroute", "torch", "pyro-ppl", "arviz-base", "xarray", "numpy")

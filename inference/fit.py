@@ -1,0 +1,270 @@
+"""Training: the one place that knows optimisers, batches and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..models.checks import check_count
+from .checkpoint import load_checkpoint, save_checkpoint
+from .entropies import router_entropies
+from .evaluate import evaluate
+from .methods import build, get_method
+from .objective import Method, Model, Objective
+from .progress import Progress
+
+_MONITORED = 256  # examples on which entropies and validation are followed
+
+
+class Fit(NamedTuple):
+    """What training gives.
+
+    Attributes:
+        model: The model, trained in place.
+        history: One dict a step: ``step`` (from 1) and ``loss``; at every
+            ``log_every``-th also ``seconds`` since the start, the router's ``h_a`` and
+            ``h_b`` in nats (means over sites; ``h_a_layers``, ``h_b_layers`` per site)
+            and, where the data has a validation split, ``valid``: the mean of
+            log p(y | x) over at most 256 of its examples.
+        method: The method, with its options.
+        objective: The objective as trained: holds the guide.
+        seconds: Wall time spent, over all resumed parts.
+    """
+
+    model: Model
+    history: list[dict[str, Any]]
+    method: Method
+    objective: Objective
+    seconds: float
+
+
+def fit(
+    model: Model,
+    data: Any,
+    method: str | Method = "exact",
+    *,
+    parameters: Iterable[Tensor] | None = None,
+    steps: int,
+    batch_size: int = 128,
+    lr: float = 1e-2,
+    seed: int = 0,
+    log_every: int | None = None,
+    progress: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Fit:
+    """Train a model in place with Adam.
+
+    Reproducible bit for bit for a seed on one device: batches and samples are drawn
+    from streams of their own. Examples are visited in a new random order each epoch;
+    the last batch of an epoch may be smaller.
+
+    Args:
+        model: A Pyro program ``model(x, y=None)`` with routing sites.
+        data: A task (its ``train`` split is used, ``valid`` is followed), a split, or a
+            tuple ``(x, y)`` of tensors; ``(x,)`` for a model that needs no y.
+        method: A name in ``METHODS`` or a method as a value.
+        parameters: Tensors to train; needed where the model is no ``nn.Module``.
+        steps: Optimiser steps.
+        batch_size: Examples a step, at most.
+        lr: Adam's learning rate.
+        seed: Of batches, samples and buffers; the model's own start is the caller's.
+        log_every: Steps between measurements; by default a fiftieth of all.
+        progress: Show a progress bar on stderr (plain lines where that is no terminal).
+        checkpoint: A folder for checkpoints, written at the end and at every
+            ``checkpoint_every``-th step.
+        checkpoint_every: Steps between checkpoints; by default at the end alone.
+        resume: Go on from the folder's checkpoint, bit for bit, if there is one.
+        **options: Replace the method's options.
+
+    Returns:
+        The model, the history, the method and the objective.
+
+    Raises:
+        ValueError: If the data, an option or the program is wrong, before training.
+        FloatingPointError: If the loss becomes NaN or infinite; names the step.
+
+    Example:
+        >>> from latentroute.models import LayeredNetwork
+        >>> net = LayeredNetwork(2, 1, n_layers=1, n_modules=2, hidden_features=4,
+        ...                      head="normal")
+        >>> x = torch.linspace(-1, 1, 20).reshape(10, 2)
+        >>> result = fit(net, (x, x.sum(1)), "exact", steps=3, batch_size=4)
+        >>> len(result.history)
+        3
+    """
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        check_count(name, value)
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr must be positive, got {lr}")
+    x, y = _training_data(data)
+    method = get_method(method, **options)
+    parameters = None if parameters is None else list(parameters)
+    own = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    device = next((p.device for p in parameters or own), x.device)
+    objective = build(
+        method,
+        model,
+        parameters=parameters,
+        n_data=len(x),
+        example=_batch(x, y, torch.arange(min(len(x), 2)), device),
+        seed=seed,
+    )
+    run = _Run(
+        objective,
+        torch.optim.Adam(objective.parameters(), lr=lr),
+        settings={
+            "method": repr(method),
+            "batch_size": batch_size,
+            "lr": lr,
+            "seed": seed,
+            "n_data": len(x),
+        },
+    )
+    folder = None if checkpoint is None else Path(checkpoint)
+    if resume and folder is not None:
+        run.resume(folder)
+    monitor = _Monitor(model, data, x, y, device)
+    log_every = log_every or max(1, steps // 50)
+    batches = _batches(len(x), batch_size, seed, run.step)
+    begun = time.perf_counter() - run.seconds
+    with Progress(steps, enabled=progress, start=run.step) as bar:
+        while run.step < steps:
+            index = next(batches)
+            run.update(*_batch(x, y, index, device))
+            if run.step % log_every == 0 or run.step == steps:
+                run.seconds = time.perf_counter() - begun
+                run.history[-1] |= {"seconds": run.seconds, **monitor.measure()}
+            bar.show(run.history[-1])
+            last = run.step == steps
+            due = checkpoint_every is not None and run.step % checkpoint_every == 0
+            if folder is not None and (last or due):
+                run.seconds = time.perf_counter() - begun
+                run.save(folder)
+    return Fit(model, run.history, method, objective, run.seconds)
+
+
+@dataclass
+class _Run:
+    """A training run: what a checkpoint holds, and one step of it."""
+
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+
+    def update(self, x: Tensor, y: Tensor | None, index: Tensor) -> None:
+        self.optimiser.zero_grad()
+        loss = self.objective(x, y, index)
+        value = loss.item()
+        self.step += 1
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} at step {self.step}: try a smaller lr, and look "
+                "at the model's log-probabilities on this batch"
+            )
+        loss.backward()
+        self.optimiser.step()
+        self.history.append({"step": self.step, "loss": value})
+
+    def save(self, folder: Path) -> None:
+        state = {
+            "settings": self.settings,
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "objective": self.objective.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        save_checkpoint(folder, state)
+
+    def resume(self, folder: Path) -> None:
+        state = load_checkpoint(folder, self.settings)
+        if state is None:
+            return
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.history = state["history"]
+        self.objective.load_state_dict(state["objective"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+class _Monitor:
+    """Follows the router's entropies and the validation likelihood."""
+
+    def __init__(
+        self, model: Model, data: Any, x: Tensor, y: Tensor | None, device: torch.device
+    ) -> None:
+        self._model = model
+        valid = getattr(data, "valid", None)
+        self._has_valid = valid is not None
+        if valid is not None:
+            x, y = valid.x, valid.y
+        n = min(len(x), _MONITORED)
+        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n]
+        self._x, self._y, _ = _batch(x, y, chosen, device)
+
+    def measure(self) -> dict[str, Any]:
+        # No draws are wanted; one is the least that evaluate makes.
+        seen = evaluate(self._model, self._x, self._y, draws=1)
+        h_a, h_b = router_entropies(seen.router_probs)
+        measured: dict[str, Any] = {
+            "h_a": h_a.mean().item() if len(h_a) else math.nan,
+            "h_b": h_b.mean().item() if len(h_b) else math.nan,
+            "h_a_layers": h_a.tolist(),
+            "h_b_layers": h_b.tolist(),
+        }
+        if self._has_valid:
+            measured["valid"] = seen.log_marginal.mean().item()
+        return measured
+
+
+def _training_data(data: Any) -> tuple[Tensor, Tensor | None]:
+    """X and y of a task, a split or a tuple, checked."""
+    split = getattr(data, "train", data)
+    x, y, *_ = (*split, None) if isinstance(split, (tuple, list)) else (None, None)
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        raise TypeError(
+            "data must be a task or a tuple (x, y) of tensors, got "
+            f"{type(data).__name__} of {type(x).__name__} and {type(y).__name__}"
+        )
+    if not len(x):
+        raise ValueError("data must hold at least one example, got none")
+    if y is not None and len(y) != len(x):
+        raise ValueError(f"x and y must be as long, got {len(x)} and {len(y)} examples")
+    for name, values in (("x", x), ("y", y)):
+        if values is not None and not torch.isfinite(values).all():
+            row = (~torch.isfinite(values)).nonzero()[0, 0].item()
+            raise ValueError(f"{name} must be finite, got NaN or infinity at row {row}")
+    return x, y
+
+
+def _batch(
+    x: Tensor, y: Tensor | None, index: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    chosen = None if y is None else y[index].to(device)
+    return x[index].to(device), chosen, index.to(device)
+
+
+def _batches(n: int, batch_size: int, seed: int, start: int) -> Iterator[Tensor]:
+    """Rows of each batch from step ``start`` on; each epoch's order from its number."""
+    size = min(batch_size, n)
+    per_epoch = math.ceil(n / size)
+    epoch, offset = divmod(start, per_epoch)
+    while True:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(n, generator=generator)
+        yield from order.split(size)[offset:]
+        epoch, offset = epoch + 1, 0
