@@ -12,7 +12,7 @@ from .datatree import to_datatree, tree_from_evaluation
 from .information import Information, information
 from .runs import Run, runs
 from .storage import load, save
-from .summary import summary
+from .summary import summary, summary_dataset
 
 __all__ = [
     "Information",
@@ -22,6 +22,7 @@ __all__ = [
     "runs",
     "save",
     "summary",
+    "summary_dataset",
     "to_datatree",
     "tree_from_evaluation",
 ]

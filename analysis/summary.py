@@ -61,6 +61,13 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return table
 
 
+def summary_dataset(table: pd.DataFrame) -> xr.Dataset:
+    """The table as a Dataset along `method`, as a comparison keeps it at `summary`."""
+    dataset = table.to_xarray()
+    # fixed-length strings: object strings do not come back from netCDF
+    return dataset.assign_coords(method=table.index.to_numpy(dtype=np.str_))
+
+
 def _row(of_method: list[Run], prior: float) -> dict[str, float]:
     """One method's row."""
     measured = [run_measures(run.tree) for run in of_method if not run.error]

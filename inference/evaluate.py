@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from pyro.poutine.util import site_is_factor
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.routing import Site
 from .plan import free_memory
@@ -88,7 +88,7 @@ def evaluate(
     exact, size = _chunk_size(structure, len(x), draws)
     look = _enumerated if exact else _sampled
     parts: list[_Part] = []
-    with RandomStream(seed)():
+    with RandomStream(seed)(), _evaluation_mode(model):
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             args = (x[rows], None if y is None else y[rows])
@@ -99,6 +99,19 @@ def evaluate(
         for field, dim in zip(zip(*parts, strict=True), _DIMS, strict=True)
     ]
     return Evaluation(structure.names, structure.n_choices, *joined, exact=exact)  # type: ignore[misc]
+
+
+@contextmanager
+def _evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
+    """Turn dropout and the like off meanwhile."""
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.train(False)
+    try:
+        yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(training)
 
 
 class _Weighted(NamedTuple):

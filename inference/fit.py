@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.checks import check_count
+from ..models.routers import GivenRouting
 from .checkpoint import load_checkpoint, save_checkpoint
 from .entropies import router_entropies
 from .evaluate import evaluate
@@ -109,7 +110,7 @@ def fit(
     x, y = _training_data(data)
     method = get_method(method, **options)
     parameters = None if parameters is None else list(parameters)
-    own = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    own = model.parameters() if isinstance(model, nn.Module) else ()
     device = next((p.device for p in parameters or own), x.device)
     objective = build(
         method,
@@ -119,37 +120,29 @@ def fit(
         example=_batch(x, y, torch.arange(min(len(x), 2)), device),
         seed=seed,
     )
+    settings = {"method": repr(method), "batch_size": batch_size, "lr": lr}
     run = _Run(
         objective,
         torch.optim.Adam(objective.parameters(), lr=lr),
-        settings={
-            "method": repr(method),
-            "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-            "n_data": len(x),
-        },
+        folder=None if checkpoint is None else Path(checkpoint),
+        settings={**settings, "seed": seed, "n_data": len(x)},
     )
-    folder = None if checkpoint is None else Path(checkpoint)
-    if resume and folder is not None:
-        run.resume(folder)
+    if resume:
+        run.resume()
+    batches = (
+        _batch(x, y, index, device)
+        for index in _batches(len(x), batch_size, seed, run.step)
+    )
     monitor = _Monitor(model, data, x, y, device)
-    log_every = log_every or max(1, steps // 50)
-    batches = _batches(len(x), batch_size, seed, run.step)
-    begun = time.perf_counter() - run.seconds
     with Progress(steps, enabled=progress, start=run.step) as bar:
-        while run.step < steps:
-            index = next(batches)
-            run.update(*_batch(x, y, index, device))
-            if run.step % log_every == 0 or run.step == steps:
-                run.seconds = time.perf_counter() - begun
-                run.history[-1] |= {"seconds": run.seconds, **monitor.measure()}
-            bar.show(run.history[-1])
-            last = run.step == steps
-            due = checkpoint_every is not None and run.step % checkpoint_every == 0
-            if folder is not None and (last or due):
-                run.seconds = time.perf_counter() - begun
-                run.save(folder)
+        run.train(
+            batches,
+            steps,
+            measure_every=log_every or max(1, steps // 50),
+            save_every=checkpoint_every or steps,
+            measure=monitor.measure,
+            show=bar.show,
+        )
     return Fit(model, run.history, method, objective, run.seconds)
 
 
@@ -159,6 +152,7 @@ class _Run:
 
     objective: Objective
     optimiser: torch.optim.Optimizer
+    folder: Path | None
     settings: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -166,7 +160,29 @@ class _Run:
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
 
-    def update(self, x: Tensor, y: Tensor | None, index: Tensor) -> None:
+    def train(
+        self,
+        batches: Iterator[tuple[Tensor, Tensor | None, Tensor]],
+        steps: int,
+        *,
+        measure_every: int,
+        save_every: int,
+        measure: Callable[[], dict[str, Any]],
+        show: Callable[[dict[str, Any]], None],
+    ) -> None:
+        begun = time.perf_counter() - self.seconds
+        while self.step < steps:
+            self._update(*next(batches))
+            last = self.step == steps
+            if last or self.step % measure_every == 0:
+                self.seconds = time.perf_counter() - begun
+                self.history[-1] |= {"seconds": self.seconds, **measure()}
+            show(self.history[-1])
+            if last or self.step % save_every == 0:
+                self.seconds = time.perf_counter() - begun
+                self._save()
+
+    def _update(self, x: Tensor, y: Tensor | None, index: Tensor) -> None:
         self.optimiser.zero_grad()
         loss = self.objective(x, y, index)
         value = loss.item()
@@ -180,7 +196,9 @@ class _Run:
         self.optimiser.step()
         self.history.append({"step": self.step, "loss": value})
 
-    def save(self, folder: Path) -> None:
+    def _save(self) -> None:
+        if self.folder is None:
+            return
         state = {
             "settings": self.settings,
             "step": self.step,
@@ -189,10 +207,13 @@ class _Run:
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        save_checkpoint(folder, state)
+        save_checkpoint(self.folder, state)
 
-    def resume(self, folder: Path) -> None:
-        state = load_checkpoint(folder, self.settings)
+    def resume(self) -> None:
+        """Take up the folder's checkpoint, if there is one."""
+        if self.folder is None:
+            raise ValueError("resume=True needs checkpoint=, the folder to resume from")
+        state = load_checkpoint(self.folder, self.settings)
         if state is None:
             return
         self.step, self.seconds = state["step"], state["seconds"]
@@ -207,7 +228,8 @@ class _Monitor:
     def __init__(
         self, model: Model, data: Any, x: Tensor, y: Tensor | None, device: torch.device
     ) -> None:
-        self._model = model
+        # Given routes are the training data's: followed is the router itself.
+        self._model = model.model if isinstance(model, GivenRouting) else model
         valid = getattr(data, "valid", None)
         self._has_valid = valid is not None
         if valid is not None:

@@ -35,7 +35,7 @@ def log_marginal(
     """log p(y | x) with the routes summed out, by enumeration.
 
     Exact; differentiable in the parameters. A plate's scale is left aside.
-    Cost: one evaluation of the program at each of its routes, as one run, and two or three
+    Cost: one evaluation of the program at each of its routes, as one run, and three
     plain runs to read its structure and to see that it broadcasts.
 
     Args:

@@ -33,10 +33,9 @@ class RandomStream:
             yield
             return
         with untouched_randomness():
-            # manual_seed reaches every device; the state then places the CPU's.
-            if torch.cuda.is_initialized():
-                torch.cuda.manual_seed_all(int(self.state[:8].view(torch.int64)))
             torch.set_rng_state(self.state)
+            if torch.cuda.is_initialized():  # the devices follow the CPU's stream
+                torch.cuda.manual_seed_all(int(torch.randint(2**62, ())))
             try:
                 yield
             finally:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Int
+from pyro import poutine
 from torch import Tensor, nn
 
 
@@ -76,12 +76,12 @@ class GivenRouting(nn.Module):
 
     Conditions the routing sites of ``model`` on a table of routes, one row an example,
     so that ``exact`` maximises log p(y, a | x) at the given a. Which rows a batch
-    holds is said by ``index``; without it they are rows 0 .. N-1.
+    holds is said by ``index``; without it they are all N.
 
     Args:
         model: A Pyro program ``model(x, y=None)`` with route sites.
-        routes: (N, L) the given routes in program order of the sites; (L,) where the
-            routing is static.
+        routes: (N, L) the given routes, as values of the sites, in their program
+            order; (L,) where the routing is static.
         sites: Names of the sites in that order.
 
     Raises:
@@ -115,14 +115,19 @@ class GivenRouting(nn.Module):
         self.register_buffer("routes", routes)
 
     def forward(self, x: Any, y: Any = None, index: Tensor | None = None) -> Any:
-        """Run the model on its given routes; rows ``index``, else the first len(x)."""
+        """Run the model on the given routes of rows ``index``, else of all rows."""
         rows = self.routes
         if rows.dim() > 1:
-            rows = rows[: len(x)] if index is None else rows[index]
-        if rows.dim() > 1 and len(rows) != len(x):
-            raise ValueError(
-                f"routes are given for {len(self.routes)} examples, got {len(x)} in x: "
-                "pass index, the rows that the batch holds"
-            )
+            rows = rows if index is None else rows[index]
+            if len(rows) != len(x):
+                raise ValueError(
+                    f"routes are given for {len(rows)} examples, got {len(x)} in x: "
+                    "pass index, the rows that the batch holds"
+                )
         data = dict(zip(self.sites, rows.unbind(-1), strict=True))
-        return pyro.condition(self.model, data=data)(x, y)
+        conditioned = poutine.condition(self.model, data=data)
+        # Marked, so that the program is known to be routed though nothing is latent.
+        return poutine.infer_config(conditioned, self._mark)(x, y)
+
+    def _mark(self, site: Any) -> dict[str, Any]:
+        return {"route": {}} if site["name"] in self.sites else {}

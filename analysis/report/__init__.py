@@ -2,7 +2,7 @@
 
 from .page import render
 from .pictures import Picture, pictures
-from .table import COLUMNS, Column, cell, shown_columns
+from .table import COLUMNS, Column, cell, records, shown_columns
 from .write import write
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Picture",
     "cell",
     "pictures",
+    "records",
     "render",
     "shown_columns",
     "write",

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from ..plots.style import number
 from ..runs import runs
 from ..summary import summary
 from .pictures import Picture
-from .table import Column, cell, shown_columns
+from .table import COLUMNS, Column, cell, records, shown_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ def _content(tree: xr.DataTree) -> dict[str, Any]:
     """Everything on the page but the figures."""
     table = summary(tree)
     columns = shown_columns(table)
-    attrs = {name: _decoded(value) for name, value in tree.attrs.items()}
+    attrs = {str(name): _decoded(value) for name, value in tree.attrs.items()}
     found = runs(tree)
     return {
         "task": str(attrs.get("task", "a task")),
@@ -102,28 +103,25 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
     """The table's cells, the method first."""
     return [
         [
-            Cell(str(method), str(method)),
+            Cell(str(row["method"]), str(row["method"])),
             *(Cell(cell(row, c), float(row[c.name])) for c in columns),
         ]
-        for method, row in zip(table.index, table.to_dict("records"), strict=True)
+        for row in records(table)
     ]
 
 
 def _lede(table: pd.DataFrame, prior: float) -> str:
     """The result in a sentence."""
-    finished = table[table["log_lik"].notna()]
-    if finished.empty:
+    finished = records(table[table["log_lik"].notna()])
+    if not finished:
         return "No training finished."
-    best = finished["log_lik"].idxmax()
-    row = {str(name): value for name, value in finished.loc[best].items()}
-    column = Column("log_lik", "", 3, "")
-    text = (
-        f"Highest test log-likelihood: {best} with {cell(row, column)} nats per example"
-    )
+    row = max(finished, key=lambda r: float(r["log_lik"]))
+    column = next(c for c in COLUMNS if c.name == "log_lik")
+    best = f"{row['method']}, {cell(row, column)} nats per example"
+    text = f"Highest test log-likelihood: {best}"
     if np.isnan(prior):
         return f"{text}."
-    without = f"{prior:.3f}".replace("-", "−")
-    return f"{text}; a prediction that ignores x gets {without}."
+    return f"{text}; a prediction that ignores x gets {number(prior, column.digits)}."
 
 
 def _settings(attrs: Mapping[str, Any]) -> dict[str, str]:

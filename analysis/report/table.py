@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..plots.style import number
+
 if TYPE_CHECKING:
     import pandas as pd
 
-UNKNOWN = "–"
+UNKNOWN = "\N{EN DASH}"
 ERROR_SUFFIX = "_se"
 
 
@@ -94,11 +96,17 @@ def shown_columns(table: pd.DataFrame) -> list[Column]:
     return shown
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's rows, the method under ``"method"``."""
+    rows = table.reset_index().to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
 def cell(row: Mapping[str, Any], column: Column) -> str:
     """A value and its standard error as text."""
     value = float(row[column.name])
     if np.isnan(value):
         return UNKNOWN
     error = float(row.get(column.name + ERROR_SUFFIX, np.nan))
-    text = f"{value:.{column.digits}f}".replace("-", "−")
-    return text if np.isnan(error) else f"{text} ± {error:.{column.digits}f}"
+    text = number(value, column.digits)
+    return text if np.isnan(error) else f"{text} ± {number(error, column.digits)}"

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .inference import (
         METHODS,
         build,
-        compare,
-        fit,
         log_marginal,
         plan_enumeration,
         route_posterior,
     )
+    from .inference.compare import compare
+    from .inference.fit import fit
     from .models import LayeredNetwork, ModuleBank, route, route_sites
 
 __version__ = "0.1.0"

@@ -41,9 +41,9 @@ class Command(NamedTuple):
     module: str
     function: str
 
-    def load(self) -> Callable[[list[str]], None]:
+    def load(self) -> Callable[[list[str]], int]:
         """Import the function; its module's heavy imports wait until it is called."""
-        run: Callable[[list[str]], None]
+        run: Callable[[list[str]], int]
         run = getattr(import_module(self.module, __package__), self.function)
         return run
 
@@ -94,9 +94,17 @@ def overview() -> OverviewParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def command(name: str | None) -> Command:
+    """A command by its name."""
+    if name not in COMMANDS:
+        got = f"unknown command {name!r}" if name else "no command given"
+        raise UsageError(f"{got}; there are {', '.join(COMMANDS)} (see {PROG} --help)")
+    return COMMANDS[name]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         chosen = overview().parse_args(argv)
-        COMMANDS[chosen.command].load()(chosen.rest)
+        code = command(chosen.command).load()(chosen.rest)
         sys.stdout.flush()
     except SystemExit as done:  # --help, --version, --print_config
         return done.code if isinstance(done.code, int) else 0
@@ -122,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return explain(error)
-    return 0
+    return code
 
 
 def explain(error: Exception) -> int:

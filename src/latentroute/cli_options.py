@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from .cli import PROG, UsageError
@@ -22,6 +22,7 @@ from .cli_choice import Choice, guess
 
 OWN_DATA = ("path", "target", "missing")  # fields of the table that have plain flags
 NETWORK = "network"
+POSITIVE = {"PositiveInt": "a whole number", "PositiveFloat": "a number"}
 
 
 class Option(NamedTuple):
@@ -47,9 +48,7 @@ def base_parser(command: str, description: str, choice: Choice) -> ArgumentParse
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML file of options"
-    )
+    parser.add_argument("--config", action="config", help="YAML file of options")
     data = parser.add_argument_group("data")
     data.add_argument(
         "--task",
@@ -78,19 +77,20 @@ def base_parser(command: str, description: str, choice: Choice) -> ArgumentParse
     return parser
 
 
-def add_training(parser: ArgumentParser, function: Callable[..., Any]) -> None:
-    """Options of the training loop, with the defaults of the function behind it."""
-    defaults = inspect.signature(function).parameters
+def add_training(parser: ArgumentParser) -> None:
+    """Options of the training loop; ``compare`` has their defaults."""
+    from .inference import compare
+
+    defaults = inspect.signature(compare).parameters
     group = parser.add_argument_group("training")
-    for flag, hint, text in (
-        ("--steps", PositiveInt, "optimiser steps of each run"),
-        ("--batch-size", PositiveInt, "examples a step"),
-        ("--lr", PositiveFloat, "learning rate"),
-        ("--draws", PositiveInt, "draws of routes and targets per test example"),
+    for name, hint, text in (
+        ("steps", PositiveInt, "optimiser steps of each run"),
+        ("batch_size", PositiveInt, "examples a step"),
+        ("lr", PositiveFloat, "learning rate"),
+        ("draws", PositiveInt, "draws of routes and targets per test example"),
     ):
-        name = flag.removeprefix("--").replace("-", "_")
-        default = defaults[name].default if name in defaults else 100
-        group.add_argument(flag, type=hint, default=default, help=text)
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(flag, type=hint, default=defaults[name].default, help=text)
 
 
 def add_chosen(parser: ArgumentParser, choice: Choice) -> None:

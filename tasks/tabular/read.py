@@ -1,12 +1,14 @@
 """A user's file becomes a data frame, or one line that says what is wrong with it."""
 
 import csv
+import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -65,7 +67,7 @@ def read_table(path: Path, *, separator: str, na_values: Sequence[str]) -> RawTa
         table = _read_parquet(path)
     else:
         table = _read_npz(path)
-    if table.frame.empty:
+    if len(table.frame) == 0:
         raise ValueError(f"path must be a file with data; {str(path)!r} has no rows")
     return table
 
@@ -91,7 +93,7 @@ def _read_csv(path: Path, separator: str, na_values: Sequence[str]) -> RawTable:
             f"0x{error.object[error.start]:02x} that isn't: save it as UTF-8"
         ) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise _unreadable(path, "CSV", error) from error
+        raise _unreadable(path, "a CSV", error) from error
     _refuse_duplicates(header, path)
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(
@@ -131,7 +133,7 @@ def _read_parquet(path: Path) -> RawTable:
         if "Multiple matches" in str(error):
             name = str(error).split("(", 1)[-1].split(")", 1)[0]
             _refuse_duplicates([name, name], path)
-        raise _unreadable(path, "Parquet", error) from error
+        raise _unreadable(path, "a Parquet", error) from error
     frame = frame.reset_index(drop=True)
     frame.columns = pd.Index([str(name) for name in frame.columns])
     _refuse_duplicates(list(frame.columns), path)
@@ -139,25 +141,33 @@ def _read_parquet(path: Path) -> RawTable:
 
 
 def _read_npz(path: Path) -> RawTable:
+    if not is_zipfile(path):
+        raise ValueError(
+            f"path must be an NPZ file, as numpy.savez writes; {str(path)!r} is none "
+            "(one bare array and pickles are refused)"
+        )
     try:
-        # opened here: numpy leaves a broken file open
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it holds one bare array")
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        if "ickle" in str(error):  # numpy: "pickled", "allow_pickle"
+        with np.load(path, allow_pickle=False) as archive:
+            members = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
             raise ValueError(
                 f"path must be an NPZ file of numbers or texts; {str(path)!r} holds "
                 "Python objects (pickles), refused, since opening them can run any code"
             ) from error
-        raise _unreadable(path, "NPZ", error) from error
+        raise _unreadable(path, "an NPZ", error) from error
+    # numpy gives the bytes of a member that is no array
+    arrays = {k: a for k, a in members.items() if isinstance(a, np.ndarray)}
+    if len(arrays) < len(members) or not arrays:
+        raise ValueError(
+            f"path must be an NPZ file of arrays alone; {str(path)!r} has "
+            f"{quoted(set(members) - set(arrays)) or 'nothing'}"
+        )
     scalars = [name for name, array in arrays.items() if array.ndim == 0]
-    if scalars or not arrays:
+    if scalars:
         raise ValueError(
             f"path must be an NPZ file of arrays with one entry per row; {str(path)!r} "
-            + (f"has single values: {quoted(scalars)}" if scalars else "has none")
+            f"has single values: {quoted(scalars)}"
         )
     if "x" in arrays and arrays["x"].ndim > 1:
         return _matrix(arrays, path)
@@ -183,7 +193,7 @@ def _matrix(arrays: dict[str, NDArray[np.generic]], path: Path) -> RawTable:
             f"array 'y' of {str(path)!r} must have shape (N,) or (N, 1); got "
             f"{arrays['y'].shape}"
         )
-    flat = x.reshape(len(x), -1)
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
     frame = pd.DataFrame(flat, columns=[f"x{i}" for i in range(flat.shape[1])])
     _refuse_duplicates([*frame.columns, *columns], path)
     beside = pd.DataFrame(columns, index=frame.index)
@@ -216,4 +226,4 @@ def _refuse_duplicates(names: Sequence[str], path: Path) -> None:
 def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
-    return ValueError(f"path must be a {kind} file; {str(path)!r} is not: {reason}")
+    return ValueError(f"path must be {kind} file; {str(path)!r} is not: {reason}")

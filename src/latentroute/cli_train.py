@@ -1,0 +1,211 @@
+"""``latentroute compare`` and ``latentroute train``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from .cli import PROG, UsageError
+from .cli_choice import OWN_DATA_TASK, Choice, choose, split_names
+from .cli_options import (
+    NETWORK,
+    add_chosen,
+    add_training,
+    base_parser,
+    parse,
+)
+from .cli_output import COMPARISON_FILE, RUN_FILE, finish, tell, writable_folder
+
+if TYPE_CHECKING:
+    from .inference import Method
+    from .tasks import Task
+
+
+def compare(words: Sequence[str]) -> int:
+    """``latentroute compare``: methods x seeds, a table, figures and a report."""
+    choice = choose(words, "methods")
+    parser = _compare_parser(choice)
+    options = parse(parser, words, choice)
+    methods = {name: _method(name, options) for name in choice.methods}
+    out = writable_folder(options.out or f"runs/{choice.task}")
+    task = _task(choice, options)
+    from .analysis import save
+    from .analysis.report import write
+    from .inference import compare as run
+
+    tree = run(
+        task,
+        methods,
+        options.seeds,
+        network=_network(options),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        draws=options.draws,
+        progress=True,
+    )
+    tree.attrs["description"] = task.description
+    tree.attrs["command"] = shlex.join([PROG, "compare", *words])
+    saved = save(tree, out / COMPARISON_FILE)
+    return finish(tree, [saved, *write(tree, out)], as_json=options.json)
+
+
+def train(words: Sequence[str]) -> int:
+    """``latentroute train``: one method and seed, with checkpoints."""
+    choice = choose(words, "method")
+    if len(choice.methods) != 1:
+        raise UsageError(f"--method takes one name, got {', '.join(choice.methods)}")
+    options = parse(_train_parser(choice), words, choice)
+    (name,) = choice.methods
+    method = _method(name, options)
+    out = writable_folder(options.out or f"runs/{choice.task}-{name}")
+    task = _task(choice, options)
+    import torch
+
+    from .analysis import save, to_datatree
+    from .inference import default_network, fit
+
+    torch.manual_seed(options.seed)  # as compare does: its runs can be had again
+    model = default_network(task, **_network(options))
+    result = fit(
+        model,
+        task,
+        method,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        seed=options.seed,
+        progress=True,
+        checkpoint=out,
+        checkpoint_every=options.checkpoint_every,
+        resume=options.resume,
+    )
+    attrs = {
+        "method": name,
+        "seed": options.seed,
+        "task": task.name,
+        "description": task.description,
+        "notes": list(task.notes),
+        "steps": options.steps,
+        "batch_size": options.batch_size,
+        "lr": options.lr,
+        "config": repr(method),
+        "wall_time": result.seconds,
+        "command": shlex.join([PROG, "train", *words]),
+    }
+    tree = to_datatree(
+        model,
+        task.test,
+        draws=options.draws,
+        seed=options.seed,
+        history=result.history,
+        attrs=attrs,
+    )
+    return finish(tree, [save(tree, out / RUN_FILE)], as_json=options.json)
+
+
+def _compare_parser(choice: Choice) -> ArgumentParser:
+    parser = base_parser(
+        "compare",
+        "Train by several methods and seeds. Writes comparison.nc, summary.csv, the "
+        "figures and report.html under --out, and prints the table. Exit codes: 0 "
+        "done, 2 bad usage or input, 1 anything else, such as a training that failed "
+        "(the others are there all the same).",
+        choice,
+    )
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
+        "--methods",
+        type=split_names,
+        default=list(choice.methods),
+        metavar="A,B",
+        help="inference methods, with commas between them",
+    )
+    group.add_argument(
+        "--seeds", type=PositiveInt, default=4, help="trainings of each method"
+    )
+    _add_output(group, "runs/TASK")
+    add_training(parser)
+    add_chosen(parser, choice)
+    return parser
+
+
+def _train_parser(choice: Choice) -> ArgumentParser:
+    parser = base_parser(
+        "train",
+        "Train by one method. Writes checkpoint.pt and, at the end, run.nc under "
+        "--out, and prints what was reached. Exit codes: 0 done, 2 bad usage or input, "
+        "1 anything else.",
+        choice,
+    )
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--method", type=str, default=choice.methods[0], help="inference method"
+    )
+    group.add_argument("--seed", type=NonNegativeInt, default=0, help="of everything")
+    _add_output(group, "runs/TASK-METHOD")
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint under --out if there is one",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=PositiveInt,
+        default=200,
+        help="steps between checkpoints",
+    )
+    add_training(parser)
+    add_chosen(parser, choice)
+    return parser
+
+
+def _add_output(group: Any, default: str) -> None:
+    group.add_argument(
+        "--out",
+        type=str | None,
+        metavar="DIR",
+        help=f"folder to write to, made if it is missing (default: {default})",
+    )
+    group.add_argument("--json", action="store_true", help="JSON in place of a table")
+
+
+def _method(name: str, options: Namespace) -> Method:
+    """A method with the options given to it."""
+    from .inference import get_method
+
+    try:
+        return get_method(name, **_values(options, name))
+    except ValueError as error:
+        raise UsageError(f"--{name}: {error}") from error
+
+
+def _task(choice: Choice, options: Namespace) -> Task:
+    """The task with the options given to it; says what loading did."""
+    from .tasks import load
+
+    given = _values(options, choice.task)
+    if choice.own_data:
+        own = {"path": Path(options.data), "target": options.target}
+        given |= own | ({"missing": options.missing} if options.missing else {})
+    task = load(OWN_DATA_TASK if choice.own_data else choice.task, **given)
+    for note in task.notes:
+        tell(f"data: {note}")
+    return task
+
+
+def _network(options: Namespace) -> dict[str, Any]:
+    """Options of the network that were given; the others are the task's."""
+    values = _values(options, NETWORK)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _values(options: Namespace, key: str) -> dict[str, Any]:
+    """The dotted options of one task, method or of the network."""
+    found = options.get(key.replace("-", "_"))
+    return {} if found is None else vars(found)
