@@ -129,5 +129,5 @@ class GivenRouting(nn.Module):
         # Marked, so that the program is known to be routed though nothing is latent.
         return poutine.infer_config(conditioned, self._mark)(x, y)
 
-    def _mark(self, site: Any) -> dict[str, Any]:
+    def _mark(self, site: Any) -> Any:
         return {"route": {}} if site["name"] in self.sites else {}
