@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .program import RoutedProgram
+from .program import RoutedProgram, takes_index
 from .random import RandomStream
 
 Model = Callable[..., Any]
@@ -46,7 +45,7 @@ class Objective(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self._program = RoutedProgram(model)
-        self._takes_index = "index" in inspect.signature(model).parameters
+        self._takes_index = takes_index(model)
         self._own: dict[str, Tensor] = {}
         self.n_data = n_data
         self._stream = RandomStream(seed)

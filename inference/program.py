@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.util import scale_and_mask
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.routing import Record, Site
 from .structure import (
@@ -195,6 +196,12 @@ class RoutedProgram:
                 return None  # the program draws numbers of its own, as dropout does
             return f"its {name} differs from that of a plain run"
         return None
+
+
+def takes_index(program: Callable[..., Any]) -> bool:
+    """Whether a program asks which rows of the data its examples are."""
+    called = program.forward if isinstance(program, nn.Module) else program
+    return "index" in inspect.signature(called).parameters
 
 
 def _natural(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..guides.router import RouterGuide
-from .program import RoutedProgram, Terms
+from .program import RoutedProgram, Terms, takes_index
 
 
 class Proposal:
@@ -25,7 +24,7 @@ class Proposal:
     def __init__(self, program: RoutedProgram, guide: Callable[..., Any]) -> None:
         self._program = program
         self._guide = guide
-        self._takes_index = "index" in inspect.signature(guide).parameters
+        self._takes_index = takes_index(guide)
         self._guide_program: RoutedProgram | None = None
 
     @property

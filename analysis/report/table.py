@@ -76,7 +76,7 @@ COLUMNS = (
     ),
     Column(
         "dead",
-        "dead modules",
+        "dead",
         2,
         "Share of all modules that are used less than a tenth of an even share.",
     ),
