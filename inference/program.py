@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +38,7 @@ class Terms(NamedTuple):
     prior: dict[str, Tensor]  # log p(a_l | z_l) for each route site
     routes: dict[str, Tensor]  # a_l as an index 0 .. M_l - 1
     observed: dict[str, Site]  # the observed sites in the data plate, as they ran
+    dims: dict[str, int]  # where each enumerated site stands
 
 
 class RoutedProgram:
@@ -78,30 +79,52 @@ class RoutedProgram:
         """
         sites = self.structure(*args).sites
         first = -1 - self._nesting
-        if not sites:
-            return self._run(args, lambda site, i: None)
 
         def assign(site: Site, i: int) -> Tensor:
             return _support(site, first - i)
 
+        dims = {site.name: -2 - i for i, site in enumerate(sites)}
         terms = self._try_broadcast("enumerate", args, assign)
-        if terms is not None:
-            return terms
-        return _as_enumerated(
-            [self.given(*args, routes=row) for row in all_routes(sites)], sites
-        )
+        if terms is None:
+            runs = [self.given(*args, routes=row) for row in all_routes(sites)]
+            terms = _as_enumerated(runs, sites)
+        return terms._replace(dims=dims)
+
+    def mixed(self, *args: Any, enumerate_sites: Set[str], n_samples: int) -> Terms:
+        """Some sites enumerated, the others drawn from their routers.
+
+        A site drawn after an enumerated one is drawn anew for each of its choices.
+
+        Returns:
+            Terms of shape (*enumerated sites, the last one first; S; N).
+
+        Raises:
+            ValueError: If the program does not broadcast over routes.
+        """
+        sites = self.structure(*args).sites
+        shape = (n_samples,) + (1,) * self._nesting
+        order = [s.name for s in sites if s.name in enumerate_sites]
+        dims = {name: -3 - i for i, name in enumerate(order)}
+
+        def assign(site: Site, i: int) -> Tensor:
+            if site.name in dims:
+                return _support(site, dims[site.name] + 1 - self._nesting)
+            return _draw(site, shape)
+
+        terms = self._try_broadcast("mix", args, assign)
+        if terms is None:
+            raise ValueError(
+                "the program does not broadcast over routes on the left, so its sites "
+                "cannot be enumerated in part: enumerate all or sample all"
+            )
+        return terms._replace(dims=dims)
 
     def sample(self, *args: Any, n_samples: int) -> Terms:
         """Routes drawn from the routers: terms of shape (S, N)."""
         self.structure(*args)
         shape = (n_samples,) + (1,) * self._nesting
 
-        def assign(site: Site, i: int) -> Tensor:
-            batch = torch.broadcast_shapes(site.fn.batch_shape, shape)
-            value: Tensor = site.fn.expand(batch).sample()
-            return value
-
-        terms = self._try_broadcast("sample", args, assign)
+        terms = self._try_broadcast("sample", args, lambda site, i: _draw(site, shape))
         if terms is not None:
             return _expand(terms, n_samples)
         runs = [self._run(args, lambda site, i: None) for _ in range(n_samples)]
@@ -177,6 +200,8 @@ class RoutedProgram:
     def _disagreement(self, terms: Terms, args: Any) -> str | None:
         """How a broadcasting run differs from a plain one at the same routes."""
         sites = self.structure(*args).sites
+        if not sites:
+            return None
         with torch.no_grad(), untouched_randomness():
             n = terms.likelihood.shape[-1]
             lead = torch.broadcast_shapes(
@@ -227,6 +252,13 @@ def _shared(
     return assign
 
 
+def _draw(site: Site, shape: tuple[int, ...]) -> Tensor:
+    """A value for each particle, and for each choice that the site depends on."""
+    batch = torch.broadcast_shapes(site.fn.batch_shape, shape)
+    value: Tensor = site.fn.expand(batch).sample()
+    return value
+
+
 def _support(site: Site, dim: int) -> Tensor:
     """All values of a site, on dimension ``dim`` of their batch."""
     support = site.fn.enumerate_support(expand=False)
@@ -271,7 +303,7 @@ def _read(sites: dict[str, Site], structure: Structure) -> Terms:
         outside = some.new_zeros(1)
     if likelihood.shape[-1] != n:
         likelihood = likelihood.expand(*likelihood.shape[:-1], n)
-    return Terms(likelihood, outside, prior, index, observed)
+    return Terms(likelihood, outside, prior, index, observed, dims={})
 
 
 def _log_prob(site: Site, nesting: int) -> Tensor:
@@ -338,6 +370,7 @@ def _map(terms: list[Terms], join: Callable[[list[Tensor]], Tensor]) -> Terms:
         {name: join([t.prior[name] for t in terms]) for name in first.prior},
         {name: join([t.routes[name] for t in terms]) for name in first.routes},
         first.observed,
+        first.dims,
     )
 
 

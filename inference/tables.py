@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .program import Terms
-from .structure import RouteSite, Structure
+from .structure import Structure
 
 
 def sum_routes(
@@ -33,9 +33,8 @@ def sum_routes(
         log sum_a p(a) prod_n p(y_n | x_n, a)^data_scale.
     """
     factors = _factors(terms, structure, data_scale)
-    if structure.coupled:
-        return _add(_eliminate(factors, structure, structure.static_sites)).reshape(())
-    return _add(_eliminate(factors, structure, structure.sites)).reshape(-1)
+    shape = () if structure.coupled else (-1,)
+    return _add(eliminate(factors, terms.dims)).reshape(shape)
 
 
 def tabulate_routes(
@@ -47,10 +46,10 @@ def tabulate_routes(
         (N, P), routes ordered with the last site's choice changing fastest. With static
         sites (1, P) over those alone, the others summed out.
     """
-    sites = structure.static_sites or structure.sites
     joint = _add(_factors(terms, structure, 1.0))
     n = joint.shape[-1]
-    sizes = [1 if s not in sites else s.n_choices for s in structure.sites]
+    summed = bool(structure.static_sites)  # whether dynamic sites are summed out
+    sizes = [1 if summed and not s.static else s.n_choices for s in structure.sites]
     joint = joint.expand(*reversed(sizes), n)
     return joint.permute(*reversed(range(joint.dim()))).reshape(n, -1)
 
@@ -62,20 +61,16 @@ def _factors(terms: Terms, structure: Structure, data_scale: float) -> list[Tens
     if not structure.coupled:
         return inner
     dynamic = [site for site in structure.sites if not site.static]
-    per_example = _add(_eliminate(inner, structure, dynamic))
+    dims = {site.name: terms.dims[site.name] for site in dynamic}
+    per_example = _add(eliminate(inner, dims))
     shared = data_scale * per_example.sum(-1, keepdim=True)
     outer = [terms.prior[site.name] for site in structure.static_sites]
     return [shared, terms.static_likelihood, *outer]
 
 
-def _eliminate(
-    factors: list[Tensor], structure: Structure, sites: Sequence[RouteSite]
-) -> list[Tensor]:
-    """Sum ``sites`` out of a product of factors, given by their logarithms."""
-    for i in reversed(range(len(structure.sites))):
-        if structure.sites[i] not in sites:
-            continue
-        dim = -2 - i
+def eliminate(factors: list[Tensor], dims: Mapping[str, int]) -> list[Tensor]:
+    """Sum sites, the leftmost first, out of a product of factors in logarithms."""
+    for dim in sorted(dims.values()):
         touched = [f for f in factors if f.dim() >= -dim and f.shape[dim] > 1]
         if not touched:  # one choice, of probability one
             continue

@@ -34,9 +34,10 @@ BELOW = 0.24  # dots stand this much of a row below the mean, which would hide t
 def comparison(tree: xr.DataTree) -> StyledFigure:
     """Test log-likelihood per method: each seed a dot, their mean and its error.
 
-    The class prior (or the normal fit) is a line: what one gets without looking at x.
-    Where it is so far off that the methods fall together, a second panel shows them
-    alone. Methods are sorted, the best on top; one that failed keeps its row.
+    The class prior (for numbers: a fit to y alone) is a line: what one gets without
+    looking at x. Where it is so far off that the methods fall together, a second panel
+    shows them alone. Methods are sorted, the best on top; one that failed keeps its
+    row.
 
     Args:
         tree: A comparison, or one run.
@@ -133,7 +134,7 @@ def _prior_line(axes: Axes, prior: float, text: str) -> None:
 def _prior_name(of: dict[str, list[Run]]) -> str:
     """What predicts y without x."""
     run = next(run for found in of.values() for run in found if not run.error)
-    return "class prior" if is_classification(run.tree) else "normal fit to y"
+    return "class prior" if is_classification(run.tree) else "prior of y"
 
 
 def _values(axes: Axes, rows: list[NDArray[np.float64]]) -> None:

@@ -124,12 +124,14 @@ def _lede(table: pd.DataFrame, prior: float) -> str:
     return f"{text}; a prediction that ignores x gets {number(prior, column.digits)}."
 
 
-def _settings(attrs: Mapping[str, Any]) -> dict[str, str]:
-    """What else the tree says of itself, nested values spelt out."""
+def _settings(attrs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What else the tree says of itself: lines by name, one an entry of a mapping."""
     return {
-        name.replace("_", " "): _spelt(value)
+        name.replace("_", " "): [f"{key}: {_spelt(v)}" for key, v in value.items()]
+        if isinstance(value, Mapping)
+        else [_spelt(value)]
         for name, value in attrs.items()
-        if name not in PLACED and value not in ("", None)
+        if name not in PLACED
     }
 
 
@@ -144,9 +146,5 @@ def _decoded(value: Any) -> Any:
 
 
 def _spelt(value: Any) -> str:
-    """A value in words: mappings as ``name = value``."""
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name} = {_spelt(v)}" for name, v in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_spelt, value)) or "none"
-    return str(value)
+    """A value in words: what lists hold with commas between, the rest as it is."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

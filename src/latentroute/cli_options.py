@@ -196,6 +196,9 @@ def parse(parser: ArgumentParser, words: Sequence[str], choice: Choice) -> Names
         raise UsageError(_explain(parser, str(error), choice)) from error
     if not choice.own_data and (options.target or options.missing):
         raise UsageError("--target and --missing need --data FILE")
+    for name, value in vars(options).items():  # what is saved must be builtin types
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            options[name] = int(value) if isinstance(value, int) else float(value)
     return options
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMPARISON_FILE = "comparison.nc"
 RUN_FILE = "run.nc"
+OPTIONS_FILE = "config.yaml"
 PLAIN_WIDTH = 240  # a file or a pipe has no width: nothing is folded
 
 

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from .cli import PROG, UsageError
-from .cli_choice import OWN_DATA_TASK, Choice, choose, split_names
+from .cli_choice import Choice, choose, split_names
 from .cli_options import (
     NETWORK,
     add_chosen,
@@ -19,7 +19,14 @@ from .cli_options import (
     base_parser,
     parse,
 )
-from .cli_output import COMPARISON_FILE, RUN_FILE, finish, tell, writable_folder
+from .cli_output import (
+    COMPARISON_FILE,
+    OPTIONS_FILE,
+    RUN_FILE,
+    finish,
+    tell,
+    writable_folder,
+)
 
 if TYPE_CHECKING:
     from .inference import Method
@@ -49,6 +56,7 @@ def compare(words: Sequence[str]) -> int:
         draws=options.draws,
         progress=True,
     )
+    _save_options(parser, options, out)
     tree.attrs["description"] = task.description
     tree.attrs["command"] = shlex.join([PROG, "compare", *words])
     saved = save(tree, out / COMPARISON_FILE)
@@ -60,7 +68,8 @@ def train(words: Sequence[str]) -> int:
     choice = choose(words, "method")
     if len(choice.methods) != 1:
         raise UsageError(f"--method takes one name, got {', '.join(choice.methods)}")
-    options = parse(_train_parser(choice), words, choice)
+    parser = _train_parser(choice)
+    options = parse(parser, words, choice)
     (name,) = choice.methods
     method = _method(name, options)
     out = writable_folder(options.out or f"runs/{choice.task}-{name}")
@@ -69,6 +78,7 @@ def train(words: Sequence[str]) -> int:
 
     from .analysis import save, to_datatree
     from .inference import default_network, fit
+    from .inference.compare import prior_log_likelihood
 
     torch.manual_seed(options.seed)  # as compare does: its runs can be had again
     model = default_network(task, **_network(options))
@@ -85,6 +95,7 @@ def train(words: Sequence[str]) -> int:
         checkpoint_every=options.checkpoint_every,
         resume=options.resume,
     )
+    _save_options(parser, options, out)
     attrs = {
         "method": name,
         "seed": options.seed,
@@ -96,6 +107,7 @@ def train(words: Sequence[str]) -> int:
         "lr": options.lr,
         "config": repr(method),
         "wall_time": result.seconds,
+        "prior_log_lik": prior_log_likelihood(task),
         "command": shlex.join([PROG, "train", *words]),
     }
     tree = to_datatree(
@@ -113,7 +125,8 @@ def _compare_parser(choice: Choice) -> ArgumentParser:
     parser = base_parser(
         "compare",
         "Train by several methods and seeds. Writes comparison.nc, summary.csv, the "
-        "figures and report.html under --out, and prints the table. Exit codes: 0 "
+        "figures, report.html and the options (config.yaml) under --out, and prints "
+        "the table. Exit codes: 0 "
         "done, 2 bad usage or input, 1 anything else, such as a training that failed "
         "(the others are there all the same).",
         choice,
@@ -175,6 +188,11 @@ def _add_output(group: Any, default: str) -> None:
     group.add_argument("--json", action="store_true", help="JSON in place of a table")
 
 
+def _save_options(parser: ArgumentParser, options: Namespace, out: Path) -> None:
+    """Every option's value, for ``--config``: defaults may change."""
+    (out / OPTIONS_FILE).write_text(parser.dump(options), encoding="utf-8")
+
+
 def _method(name: str, options: Namespace) -> Method:
     """A method with the options given to it."""
     from .inference import get_method
@@ -191,9 +209,13 @@ def _task(choice: Choice, options: Namespace) -> Task:
 
     given = _values(options, choice.task)
     if choice.own_data:
-        own = {"path": Path(options.data), "target": options.target}
-        given |= own | ({"missing": options.missing} if options.missing else {})
-    task = load(OWN_DATA_TASK if choice.own_data else choice.task, **given)
+        given |= {"path": Path(options.data), "target": options.target}
+        given |= {"missing": options.missing} if options.missing else {}
+    flag = "--data" if choice.own_data else f"--{choice.task}"
+    try:
+        task = load(choice.task, **given)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{flag}: {error}") from error
     for note in task.notes:
         tell(f"data: {note}")
     return task

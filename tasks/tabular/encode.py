@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ def encode(
 
 def _block(
     column: Column,
-    filled: NDArray[np.float64],
+    filled: NDArray[Any],
     train: NDArray[np.int64],
     standardise: bool,
     said: Said,
@@ -100,9 +100,7 @@ def _block(
     return filled[:, None], [column.name]
 
 
-def _fill(
-    column: Column, train: NDArray[np.int64], said: Said
-) -> NDArray[np.float64] | None:
+def _fill(column: Column, train: NDArray[np.int64], said: Said) -> NDArray[Any] | None:
     """The values with the missing ones filled in; None where train has no value."""
     if not column.missing.any():
         return column.values
@@ -119,11 +117,11 @@ def _fill(
     said["missing values filled in from the training rows"].append(
         f"{column.name!r} ({int(column.missing.sum())} by the {what})"
     )
-    filled: NDArray[np.float64] = np.where(column.missing, value, column.values)
+    filled: NDArray[Any] = np.where(column.missing, value, column.values)
     return filled
 
 
-def _is_constant(values: NDArray[np.float64], train: NDArray[np.int64]) -> bool:
+def _is_constant(values: NDArray[Any], train: NDArray[np.int64]) -> bool:
     """Compared, not measured by a deviation, which rounding keeps above zero."""
     return bool((values[train] == values[train[0]]).all())
 

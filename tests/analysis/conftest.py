@@ -145,21 +145,21 @@ def make_comparison(
     return tree
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data() -> Callable[..., Data]:
     return make_data
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def history() -> Callable[..., list[dict[str, Any]]]:
     return make_history
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_tree() -> Callable[..., xr.DataTree]:
     return make_run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def comparison_tree() -> Callable[..., xr.DataTree]:
     return make_comparison

@@ -1,0 +1,57 @@
+"""Shares of the module-use figure."""
+
+import numpy as np
+import pytest
+
+from latentroute.analysis.plots import module_use
+
+
+def drawn_shares(axes):
+    """Per method: rank (rounded), mean, lowest and highest share."""
+    found = {}
+    for container in axes.containers:
+        ranks, mean = container[0].get_data()
+        ends = None
+        if container.has_yerr:
+            segments = np.array(container[2][0].get_segments())
+            ends = segments[:, 0, 1], segments[:, 1, 1]
+        found[container.get_label()] = np.round(ranks).tolist(), mean, ends
+    return found
+
+
+def test_ranked_shares_with_their_range(comparison_tree):
+    tree = comparison_tree(("a", "b"), (0, 1), n_choices=(3, 3))
+    shares = {0: [0.2, 0.7, 0.1], 1: [0.5, 0.1, 0.4]}
+    for seed, share in shares.items():
+        tree[f"a/seed_{seed}/routing"]["router_probs"].values[:, 1] = share
+    axes = module_use(tree).axes[1]
+    ranks, mean, (low, high) = drawn_shares(axes)["a"]
+    assert ranks == [1, 2, 3]
+    np.testing.assert_allclose(mean, [0.6, 0.3, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(low, [0.5, 0.2, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(high, [0.7, 0.4, 0.1], rtol=1e-6)
+    assert set(drawn_shares(axes)) == {"a", "b"}
+    assert axes.get_title(loc="left") == "route_1  (1/M = 0.33 dotted)"
+    (even,) = [line for line in axes.get_lines() if line.get_linestyle() == ":"]
+    np.testing.assert_allclose(even.get_ydata(), 1 / 3)
+
+
+def test_shares_are_those_of_the_router_on_all_examples(run_tree):
+    tree = run_tree(n_choices=(4,))
+    axes = module_use(tree).axes[0]
+    _, mean, ends = drawn_shares(axes)["exact"]
+    expected = tree["routing/router_probs"].values[:, 0].astype(float).mean(0)
+    np.testing.assert_allclose(mean, np.sort(expected)[::-1])
+    assert ends is None
+    assert "Bar" not in axes.figure.get_supxlabel()
+
+
+def test_padding_is_no_module(run_tree):
+    wide, narrow = module_use(run_tree(n_choices=(5, 2))).axes
+    assert len(drawn_shares(wide)["exact"][0]) == 5
+    assert len(drawn_shares(narrow)["exact"][0]) == 2
+
+
+@pytest.mark.parametrize("n_sites", [1, 4, 6])
+def test_a_panel_a_layer(run_tree, n_sites):
+    assert len(module_use(run_tree(n_choices=(2,) * n_sites)).axes) == n_sites
