@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -43,14 +44,15 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"  # `x` in a docstring is code
-# Docstrings write |A|, the number of routes, which reStructuredText would look up.
-rst_prolog = ".. |A| replace:: \\|A\\|"
 
 # Notebooks run with this interpreter's command line tools, on one thread each: several
 # builds on a small machine would slow one another down many times over.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["COLUMNS"] = "100"
+
+
+STARS = re.compile(r"(?<=\()\*(?=\w)|(?<=, )\*(?=\w+\))|\|(?=A\|)")
 
 
 def mathml(writer: Any, node: nodes.Element, *, as_block: bool) -> None:
@@ -67,6 +69,13 @@ def skip_member(
     return True if doc.startswith("Alias for field number") else None
 
 
+def escape(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep shapes such as (*batch, M) and |A| from being read as markup."""
+    lines[:] = [STARS.sub(r"\\\g<0>", line) for line in lines]
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register the renderer of formulas."""
 
@@ -78,4 +87,5 @@ def setup(app: Any) -> dict[str, bool]:
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("autodoc-skip-member", skip_member)
+    app.connect("autodoc-process-docstring", escape)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

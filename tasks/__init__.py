@@ -14,6 +14,7 @@ from .composition import Composition
 from .digits import Digits
 from .mnist import Mnist
 from .options import did_you_mean, quoted
+from .own import from_tensors
 from .rules import Rules
 from .table import Table
 
@@ -29,6 +30,7 @@ __all__ = [
     "Table",
     "Task",
     "TaskSpec",
+    "from_tensors",
     "load",
 ]
 

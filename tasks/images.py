@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .base import Split, Task
-from .splitting import split_rows
+from .base import Task
+from .own import from_tensors
 
 
 def image_task(
@@ -36,18 +36,13 @@ def image_task(
         description: One line for people.
         network: Suggested options of the network.
     """
-    x = torch.from_numpy((pixels / white).astype(np.float32))
-    y = torch.from_numpy(labels.astype(np.int64))
-    parts = split_rows(len(labels), fractions, seed=seed, classes=labels)
-    train, valid, test = (Split(x[rows], y[rows]) for rows in parts)
     height, width = image_shape
-    return Task(
+    return from_tensors(
+        torch.from_numpy((pixels / white).astype(np.float32)),
+        torch.from_numpy(labels.astype(np.int64)),
         name=name,
-        train=train,
-        valid=valid,
-        test=test,
-        head="categorical",
-        out_features=10,
+        seed=seed,
+        fractions=fractions,
         description=description,
         notes=(f"pixels scaled from 0..{white:g} to 0..1",),
         network=network,

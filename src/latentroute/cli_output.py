@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMPARISON_FILE = "comparison.nc"
 RUN_FILE = "run.nc"
+CHECKPOINT_FILE = "checkpoint.pt"
 OPTIONS_FILE = "config.yaml"
 PLAIN_WIDTH = 240  # a file or a pipe has no width: nothing is folded
 
@@ -131,7 +132,8 @@ def finish(tree: xr.DataTree, files: Sequence[Path], *, as_json: bool) -> int:
         )
     else:
         print_summary(table)
-    tell(f"wrote {len(files)} files; look at {files[-1]}")
+    beside = f" and {len(files) - 1} files beside it" if len(files) > 1 else ""
+    tell(f"wrote {files[-1]}{beside}")
     for run in failures:
         tell(f"{PROG}: failed: {run.method}, {run.seed}: {run.error}")
     return 1 if failures else 0

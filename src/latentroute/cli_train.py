@@ -20,6 +20,7 @@ from .cli_options import (
     parse,
 )
 from .cli_output import (
+    CHECKPOINT_FILE,
     COMPARISON_FILE,
     OPTIONS_FILE,
     RUN_FILE,
@@ -29,7 +30,7 @@ from .cli_output import (
 )
 
 if TYPE_CHECKING:
-    from .inference import Method
+    from .inference import Fit, Method
     from .tasks import Task
 
 
@@ -74,16 +75,40 @@ def train(words: Sequence[str]) -> int:
     method = _method(name, options)
     out = writable_folder(options.out or f"runs/{choice.task}-{name}")
     task = _task(choice, options)
+    if options.resume and not (out / CHECKPOINT_FILE).exists():
+        tell(f"no checkpoint in {out}: training begins at the first step")
+    from .analysis import save, to_datatree
+
+    result = _fit(task, method, options, out)
+    _save_options(parser, options, out)
+    tree = to_datatree(
+        result.model,
+        task.test,
+        draws=options.draws,
+        seed=options.seed,
+        history=result.history,
+        attrs={
+            **_attributes(task, options),
+            "method": name,
+            "config": repr(method),
+            "wall_time": result.seconds,
+            "command": shlex.join([PROG, "train", *words]),
+        },
+    )
+    saved = save(tree, out / RUN_FILE)
+    tell(f"`{PROG} report {shlex.quote(str(out))}` draws its figures")
+    return finish(tree, [saved], as_json=options.json)
+
+
+def _fit(task: Task, method: Method, options: Namespace, out: Path) -> Fit:
+    """Train the default network, with checkpoints under ``out``."""
     import torch
 
-    from .analysis import save, to_datatree
     from .inference import default_network, fit
-    from .inference.compare import prior_log_likelihood
 
     torch.manual_seed(options.seed)  # as compare does: its runs can be had again
-    model = default_network(task, **_network(options))
-    result = fit(
-        model,
+    return fit(
+        default_network(task, **_network(options)),
         task,
         method,
         steps=options.steps,
@@ -95,30 +120,22 @@ def train(words: Sequence[str]) -> int:
         checkpoint_every=options.checkpoint_every,
         resume=options.resume,
     )
-    _save_options(parser, options, out)
-    attrs = {
-        "method": name,
-        "seed": options.seed,
+
+
+def _attributes(task: Task, options: Namespace) -> dict[str, Any]:
+    """What a run's file says of its task and training."""
+    from .inference.compare import prior_log_likelihood
+
+    return {
         "task": task.name,
         "description": task.description,
         "notes": list(task.notes),
+        "prior_log_lik": prior_log_likelihood(task),
+        "seed": options.seed,
         "steps": options.steps,
         "batch_size": options.batch_size,
         "lr": options.lr,
-        "config": repr(method),
-        "wall_time": result.seconds,
-        "prior_log_lik": prior_log_likelihood(task),
-        "command": shlex.join([PROG, "train", *words]),
     }
-    tree = to_datatree(
-        model,
-        task.test,
-        draws=options.draws,
-        seed=options.seed,
-        history=result.history,
-        attrs=attrs,
-    )
-    return finish(tree, [save(tree, out / RUN_FILE)], as_json=options.json)
 
 
 def _compare_parser(choice: Choice) -> ArgumentParser:
