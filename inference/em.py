@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..guides.buffer import BufferGuide, Score
 from ..models.checks import check_choice, check_count
 from .objective import Method, Model, Objective
-from .program import Terms
 from .score_function import score_function_elbo
 from .structure import Structure
+from .terms import Terms
 
 Weights = Literal["posterior", "uniform"]
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..models.routing import Site
 from .plan import free_memory
-from .program import RoutedProgram, Terms, all_routes
+from .program import RoutedProgram, all_routes
 from .random import RandomStream
-from .structure import Structure
+from .structure import Structure, in_data_plate
+from .terms import Terms
 
 _CHUNK_BYTES = 2**28
 _MOST_ROUTES = 2**16
@@ -265,8 +266,10 @@ def _target(terms: Terms) -> Site | None:
     """The observed site that predictions are of: the last that is no factor."""
     sites = [
         site
-        for site in terms.observed.values()
-        if not site_is_factor({"type": "sample", "fn": site.fn})
+        for site in terms.sites.values()
+        if site.observed
+        and in_data_plate(site)
+        and not site_is_factor({"type": "sample", "fn": site.fn})
         and "route" not in site.infer
     ]
     return sites[-1] if sites else None

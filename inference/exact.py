@@ -12,9 +12,9 @@ from torch import Tensor
 from ..models.checks import check_choice
 from .objective import Method, Model, Objective
 from .plan import check_memory
-from .program import Terms
 from .structure import Structure
 from .tables import sum_routes
+from .terms import Terms
 
 Target = Literal["marginal", "router-elbo"]
 

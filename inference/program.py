@@ -5,40 +5,17 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Set
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from ..models.routing import Record, Site
-from .structure import (
-    RouteSite,
-    Structure,
-    in_data_plate,
-    n_examples,
-    read_structure,
-    untouched_randomness,
-)
+from .structure import RouteSite, Structure, read_structure, untouched_randomness
+from .terms import Terms, enumerate_terms, expand_terms, read_terms, stack_terms
 
 # What a program raises that does not broadcast to the left.
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
-
-
-class Terms(NamedTuple):
-    """Log-probabilities of one run, per sample and example.
-
-    Batch shapes are (*enumerated sites, the last one first; samples; N), each of which
-    may be absent or 1 where a term does not depend on it. A static site's term, and
-    what is observed outside the data plate, have N = 1.
-    """
-
-    likelihood: Tensor  # log p(y | x, a), what is observed in the data plate
-    static_likelihood: Tensor  # what is observed outside it
-    prior: dict[str, Tensor]  # log p(a_l | z_l) for each route site
-    routes: dict[str, Tensor]  # a_l as an index 0 .. M_l - 1
-    observed: dict[str, Site]  # the observed sites in the data plate, as they ran
-    dims: dict[str, int]  # where each enumerated site stands
 
 
 class RoutedProgram:
@@ -87,7 +64,7 @@ class RoutedProgram:
         terms = self._try_broadcast("enumerate", args, assign)
         if terms is None:
             runs = [self.given(*args, routes=row) for row in all_routes(sites)]
-            terms = _as_enumerated(runs, sites)
+            terms = enumerate_terms(runs, sites)
         return terms._replace(dims=dims)
 
     def mixed(self, *args: Any, enumerate_sites: Set[str], n_samples: int) -> Terms:
@@ -126,9 +103,9 @@ class RoutedProgram:
 
         terms = self._try_broadcast("sample", args, lambda site, i: _draw(site, shape))
         if terms is not None:
-            return _expand(terms, n_samples)
+            return expand_terms(terms, n_samples)
         runs = [self._run(args, lambda site, i: None) for _ in range(n_samples)]
-        return _stack(runs)
+        return stack_terms(runs)
 
     def given(self, *args: Any, routes: Tensor) -> Terms:
         """Routes given as indices.
@@ -154,8 +131,8 @@ class RoutedProgram:
 
         terms = self._try_broadcast("given", args, assign)
         if terms is not None:
-            return _expand(terms, len(routes))
-        return _stack([self._run(args, _natural(sites, row)) for row in routes])
+            return expand_terms(terms, len(routes))
+        return stack_terms([self._run(args, _natural(sites, row)) for row in routes])
 
     @property
     def _nesting(self) -> int:
@@ -171,7 +148,7 @@ class RoutedProgram:
 
         record = Record(value)
         record.run(self.model, *args)
-        return _read(record.sites, self._structure)
+        return read_terms(record.sites, self._structure)
 
     def _try_broadcast(
         self, way: str, args: Any, assign: Callable[[Site, int], Tensor]
@@ -229,6 +206,14 @@ def takes_index(program: Callable[..., Any]) -> bool:
     return "index" in inspect.signature(called).parameters
 
 
+def all_routes(sites: tuple[RouteSite, ...]) -> Tensor:
+    """(P, L): every route, the last site's choice changing fastest."""
+    if not sites:
+        return torch.zeros(1, 0, dtype=torch.long)
+    axes = [torch.arange(site.n_choices) for site in sites]
+    return torch.cartesian_prod(*axes).reshape(-1, len(sites))
+
+
 def _natural(
     sites: tuple[RouteSite, ...], routes: Tensor
 ) -> Callable[[Site, int], Tensor]:
@@ -270,68 +255,6 @@ def _support(site: Site, dim: int) -> Tensor:
     return value
 
 
-def _read(sites: dict[str, Site], structure: Structure) -> Terms:
-    """The terms of one run."""
-    n = n_examples(sites)
-    routes = {s.name: s for s in structure.sites}
-    prior, index, observed = {}, {}, {}
-    likelihood: Tensor | None = None
-    outside: Tensor | None = None
-    for site in sites.values():
-        if site.name in routes:
-            prior[site.name] = _log_prob(site, structure.nesting)
-            index[site.name] = _drop_plates(
-                routes[site.name].choice_of(site.value), structure.nesting
-            )
-        elif in_data_plate(site):
-            observed[site.name] = site
-            term = _log_prob(site, structure.nesting)
-            likelihood = term if likelihood is None else likelihood + term
-        else:
-            term = _log_prob(site, structure.nesting)
-            outside = term if outside is None else outside + term
-    missing = [name for name in structure.names if name not in prior]
-    if missing:
-        raise ValueError(
-            f"the program does not sample the routing site {missing[0]!r}: it must "
-            f"sample each of {list(structure.names)} (it has {list(sites)})"
-        )
-    some = next(t for t in (likelihood, outside, *prior.values()) if t is not None)
-    if likelihood is None:
-        likelihood = some.new_zeros(n)
-    if outside is None:
-        outside = some.new_zeros(1)
-    if likelihood.shape[-1] != n:
-        likelihood = likelihood.expand(*likelihood.shape[:-1], n)
-    return Terms(likelihood, outside, prior, index, observed, dims={})
-
-
-def _log_prob(site: Site, nesting: int) -> Tensor:
-    """A site's log-probability, free of the plates' scale, other plates summed.
-
-    A scale by ``poutine.scale`` stays: it is the model's own (a tempered likelihood).
-    """
-    log_prob = site.fn.log_prob(site.value)
-    scale = site.scale
-    for frame in site.frames:
-        if frame.full_size is not None and frame.full_size != frame.size:
-            scale = scale * frame.size / frame.full_size
-    log_prob = scale_and_mask(log_prob, scale, site.mask)
-    plates = [f.dim for f in site.frames if f.dim != -1]
-    if plates:
-        log_prob = log_prob.sum(plates, keepdim=True)
-    return _drop_plates(log_prob, nesting)
-
-
-def _drop_plates(term: Tensor, nesting: int) -> Tensor:
-    """(*lead, 1, .., 1, N or 1) -> (*lead, N or 1): at least one dimension is left."""
-    if term.dim() == 0:
-        return term.unsqueeze(0)
-    for _ in range(min(nesting, term.dim()) - 1):
-        term = term.squeeze(-2)
-    return term
-
-
 def _at(term: Tensor, picks: list[Tensor]) -> Tensor:
     """A term at one index of each of its leading dimensions."""
     for pick in picks[len(picks) - term.dim() + 1 :]:
@@ -351,55 +274,3 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(
         a, b, rtol=rtol, atol=rtol, equal_nan=True
     )
-
-
-def all_routes(sites: tuple[RouteSite, ...]) -> Tensor:
-    """(P, L): every route, the last site's choice changing fastest."""
-    if not sites:
-        return torch.zeros(1, 0, dtype=torch.long)
-    axes = [torch.arange(site.n_choices) for site in sites]
-    return torch.cartesian_prod(*axes).reshape(-1, len(sites))
-
-
-def _map(terms: list[Terms], join: Callable[[list[Tensor]], Tensor]) -> Terms:
-    """Join the runs' terms one by one."""
-    first = terms[0]
-    return Terms(
-        join([t.likelihood for t in terms]),
-        join([t.static_likelihood for t in terms]),
-        {name: join([t.prior[name] for t in terms]) for name in first.prior},
-        {name: join([t.routes[name] for t in terms]) for name in first.routes},
-        first.observed,
-        first.dims,
-    )
-
-
-def _expand(terms: Terms, n_samples: int) -> Terms:
-    """Give terms that do not depend on a route their dimension of samples."""
-    return _map([terms], lambda t: t[0].expand(n_samples, t[0].shape[-1]))
-
-
-def _stack(runs: list[Terms]) -> Terms:
-    """Runs of natural shape as one with a dimension of samples."""
-    return _map(runs, torch.stack)
-
-
-def _as_enumerated(runs: list[Terms], sites: tuple[RouteSite, ...]) -> Terms:
-    """Runs at every route as one of shape (M_{L-1}, .., M_0, N)."""
-    sizes = tuple(site.n_choices for site in sites)
-    static = {site.name for site in sites if site.static}
-
-    def join(values: list[Tensor]) -> Tensor:
-        table: Tensor = torch.stack(values).unflatten(0, sizes)
-        return table.permute(*reversed(range(len(sizes))), table.dim() - 1)
-
-    def alone(table: Tensor) -> Tensor:
-        """What stands outside the plate depends on the static sites alone."""
-        for i, site in enumerate(sites):
-            if not site.static:
-                table = table.narrow(-2 - i, 0, 1)
-        return table
-
-    terms = _map(runs, join)
-    prior = {name: alone(t) if name in static else t for name, t in terms.prior.items()}
-    return terms._replace(static_likelihood=alone(terms.static_likelihood), prior=prior)

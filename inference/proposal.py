@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..guides.router import RouterGuide
-from .program import RoutedProgram, Terms, takes_index
+from .program import RoutedProgram, takes_index
+from .terms import Terms
 
 
 class Proposal:

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..guides.router import RouterGuide
 from ..models.checks import check_count
 from .objective import Method, Model, Objective
-from .program import Terms
 from .proposal import Proposal
+from .terms import Terms
 
 
 @dataclass(frozen=True)

@@ -23,21 +23,23 @@ class RouteSite(NamedTuple):
     static: bool  # one decision for all examples
     plan: Plan
     support: Tensor  # (M, *event) what choice m is as a value of the site
+    is_range: bool  # whether the values are 0 .. M - 1 themselves
 
     def value_of(self, choice: Tensor) -> Tensor:
         """The site's values at choices 0 .. M - 1."""
+        if self.is_range:
+            return choice.to(self.support.dtype)
         return self.support.to(choice.device)[choice]
 
     def choice_of(self, value: Tensor) -> Tensor:
         """Choices 0 .. M - 1 of values of the site."""
-        event_dim = self.support.dim() - 1
-        support = self.support.to(value.device)
-        if event_dim:
-            same = value.unsqueeze(-1 - event_dim) == support
-            return same.flatten(-event_dim).all(-1).long().argmax(-1)
-        if torch.equal(support.long(), torch.arange(len(support))):
+        if self.is_range:
             return value.long()
-        return (value.unsqueeze(-1) == support).long().argmax(-1)
+        event_dim = self.support.dim() - 1
+        same = value.unsqueeze(-1 - event_dim) == self.support.to(value.device)
+        if event_dim:
+            same = same.flatten(-event_dim).all(-1)
+        return same.long().argmax(-1)
 
 
 class Structure(NamedTuple):
@@ -151,7 +153,12 @@ def _route_site(site: Site) -> RouteSite:
     event = site.fn.event_shape
     support = site.fn.enumerate_support(expand=False).reshape(-1, *event)
     return RouteSite(
-        site.name, len(support), not in_data_plate(site), site.plan, support
+        name=site.name,
+        n_choices=len(support),
+        static=not in_data_plate(site),
+        plan=site.plan,
+        support=support,
+        is_range=support.tolist() == list(range(len(support))),
     )
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .program import Terms
 from .structure import Structure
+from .terms import Terms
 
 
 def sum_routes(

@@ -20,6 +20,7 @@ from .style import (
     new_figure,
     number,
     style,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def _values(axes: Axes, rows: list[NDArray[np.float64]]) -> None:
 def _name(method: str, found: list[Run]) -> str:
     """The method's name, with what failed of it."""
     failed = sum(bool(run.error) for run in found)
-    return f"{method}\n({failed} of {len(found)} seeds failed)" if failed else method
+    name = wrapped(method, 32)
+    return f"{name}\n({failed} of {len(found)} seeds failed)" if failed else name
 
 
 def _note(of: dict[str, list[Run]]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ..groups import dataset
 from ..runs import Run, finished
 from .curves import collect, draw, seeds_note
-from .style import REFERENCE, Look, StyledFigure, add_note, new_figure, style
+from .style import REFERENCE, Look, StyledFigure, add_note, new_figure, style, wrapped
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,11 +44,13 @@ def entropies(tree: xr.DataTree, *, site: str | None = None) -> StyledFigure:
     with style():
         task = tree.attrs.get("task", "one task")
         title = f"Entropy of routing while training: {task}"
-        figure = new_figure(title, width=2.4 + 2.5 * columns, height=1.6 + 2.6 * rows)
+        figure = new_figure(
+            title, width=3.2 + max(4.4, 2.4 * columns), height=1.6 + 2.6 * rows
+        )
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (method, seeds) in zip(grid.flat, of.items(), strict=False):
             _panel(axes, seeds, site, highest)
-            axes.set(title=method, ylim=(-0.03 * highest, 1.12 * highest))
+            axes.set(title=wrapped(method), ylim=(-0.03 * highest, 1.12 * highest))
         for axes in grid.flat[len(of) :]:
             axes.remove()
         for axes in grid[:, 0]:
@@ -57,7 +59,7 @@ def entropies(tree: xr.DataTree, *, site: str | None = None) -> StyledFigure:
         for axes in shown[-columns:]:  # those with no panel below them
             axes.set_xlabel("step")
             axes.tick_params(labelbottom=True)
-        for axes in {*shown[columns - 1 :: columns], shown[-1]}:
+        for axes in shown[columns - 1 :: columns]:
             _effective_axis(axes, highest)
         handles = grid[0, 0].get_lines()
         figure.legend(handles=handles, loc="outside right upper", labelspacing=1)

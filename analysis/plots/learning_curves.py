@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..runs import by_method, finished
 from .curves import Curves, collect, draw, seeds_note, smooth
-from .style import StyledFigure, add_note, method_looks, new_figure, style
+from .style import StyledFigure, add_legend, add_note, method_looks, new_figure, style
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,25 +33,24 @@ def learning_curves(tree: xr.DataTree) -> StyledFigure:
     over = f", mean over {window} steps" if window > 1 else ""
     panels: list[tuple[str, str, dict[str, Curves]]] = [
         (
-            "Training loss: each method's own objective",
+            "Training loss (own objective)",
             f"loss per example{over} (nats)",
             {method: curves for method, (curves, _) in losses.items()},
         )
     ]
     if any(curves.steps.size for curves in valid.values()):
-        label = "log p(y|x) per validation example (nats)"
-        panels.insert(0, ("Validation log-likelihood: higher is better", label, valid))
+        label = "log p(y|x) per example (nats), higher is better"
+        panels.insert(0, ("Validation log-likelihood", label, valid))
     with style():
         title = f"How fast each method learns: {tree.attrs.get('task', 'one task')}"
-        figure = new_figure(title, width=1 + 4.4 * len(panels), height=4.2)
+        figure = new_figure(title, width=2.2 + 4.2 * len(panels), height=4.2)
         for axes, (name, label, curves) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
         ):
             for method, drawn in curves.items():
                 draw(axes, drawn, looks[method], label=method)
             axes.set(title=name, xlabel="step", ylabel=label)
-        figure.legend(
-            handles=axes.get_lines(), loc="outside right upper", title="method"
-        )
-        add_note(figure, seeds_note(of))
+        add_legend(figure, axes.get_lines())
+        differ = " Losses of different methods are different objectives."
+        add_note(figure, seeds_note(of) + (differ if len(of) > 1 else ""))
     return figure

@@ -16,6 +16,7 @@ from .style import (
     REFERENCE,
     Look,
     StyledFigure,
+    add_legend,
     add_note,
     method_looks,
     new_figure,
@@ -72,7 +73,7 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
         for axes in list(grid.flat)[: len(sites)][-columns:]:
             axes.set_xlabel("module, ranked by use")
         handles, _ = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles=handles, loc="outside right upper", title="method")
+        add_legend(figure, handles)
         add_note(figure, _note(of))
     return figure
 

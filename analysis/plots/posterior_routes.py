@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from ..groups import dataset
 from ..runs import Run, finished, is_classification, listed
 from ..summary import pointwise_log_lik
-from .style import StyledFigure, add_note, module_colours, new_figure, number, style
+from .style import (
+    StyledFigure,
+    add_note,
+    module_colours,
+    new_figure,
+    number,
+    style,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,16 +85,22 @@ def posterior_routes(
         how = "grouped" if sorts[0].labels else "sorted"
         for axes in grid[-1]:
             axes.set_xlabel(f"test examples, {how} by {sorts[0].name}")
-        rows_named = [f"{run.method}\n{run.seed}" for run in shown] if several else []
-        _name_panels(panels, rows_named, sites)
-        names = {f"module {m}": colour for m, colour in enumerate(colours)}
-        figure.legend(
-            handles=[Patch(color=colour, label=name) for name, colour in names.items()],
-            loc="outside right upper",
-            ncols=1 + (n_modules - 1) // 16,
-        )
+        names = [f"{wrapped(run.method)}\n{run.seed}" for run in shown]
+        _name_panels(panels, names if several else [], sites)
+        _legend(figure, colours)
         add_note(figure, _note(shown))
     return figure
+
+
+def _legend(figure: StyledFigure, colours: list[str]) -> None:
+    """Which colour is which module."""
+    figure.legend(
+        handles=[
+            Patch(color=colour, label=f"module {m}") for m, colour in enumerate(colours)
+        ],
+        loc="outside right upper",
+        ncols=1 + (len(colours) - 1) // 16,
+    )
 
 
 def _best(found: list[Run]) -> Run:

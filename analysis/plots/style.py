@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ def add_note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=9, color=NOTE)
 
 
+def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """The methods' names, right of all panels."""
+    names = [wrapped(str(handle.get_label())) for handle in handles]
+    figure.legend(handles, names, loc="outside right upper", title="method")
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure without cutting off titles; the suffix says the format.
 
@@ -79,6 +86,11 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches="tight")
     return path
+
+
+def wrapped(name: str, width: int = 24) -> str:
+    """A long name on several lines, broken at spaces and hyphens."""
+    return textwrap.fill(name, width)
 
 
 def number(value: float, digits: int) -> str:

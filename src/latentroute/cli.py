@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -19,19 +20,24 @@ from . import __version__
 
 PROG = "latentroute"
 TRACEBACK_VARIABLE = "LATENTROUTE_TRACEBACK"
-# What our own checks raise for bad input, and what the system says of a bad path.
+MESSAGE_WIDTH = 600  # a library's message may hold a whole tensor
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong; the message says what would be right."""
+
+
+# What our own checks raise for bad input; a library's own may be a fault of ours.
 INPUT_ERRORS = (ValueError, TypeError, KeyError, ImportError)
-PATH_ERRORS = (
+# Bad input wherever it is raised.
+PLAIN_ERRORS = (
+    UsageError,
     FileNotFoundError,
     FileExistsError,
     IsADirectoryError,
     NotADirectoryError,
     PermissionError,
 )
-
-
-class UsageError(ValueError):
-    """The command line itself is wrong; the message says what would be right."""
 
 
 class Command(NamedTuple):
@@ -138,8 +144,8 @@ def explain(error: Exception) -> int:
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error)
     said = error.args[0] if isinstance(error, KeyError) and error.args else error
-    line = " ".join(str(said).split())
-    if isinstance(error, PATH_ERRORS) or (
+    line = textwrap.shorten(str(said), MESSAGE_WIDTH, placeholder=" ...")
+    if isinstance(error, PLAIN_ERRORS) or (
         isinstance(error, INPUT_ERRORS) and raised_here(error.__traceback__)
     ):
         print(f"{PROG}: error: {line}", file=sys.stderr)

@@ -18,11 +18,20 @@ OWN_DATA_TASK = "table"
 
 
 class Choice(NamedTuple):
-    """What the other options depend on."""
+    """What the other options depend on.
+
+    Attributes:
+        task: The task's name.
+        methods: The methods' names.
+        own_data: Whether the task is a table of the user's own.
+        spare: Other tasks and methods that a YAML file has options of: one file may
+            serve several runs.
+    """
 
     task: str
     methods: tuple[str, ...]
     own_data: bool
+    spare: tuple[str, ...] = ()
 
 
 class _Scan(argparse.ArgumentParser):
@@ -41,6 +50,7 @@ class _ScanConfig(argparse.Action):
         if isinstance(content, dict):
             for key in vars(namespace).keys() & content.keys():
                 setattr(namespace, key, content[key])
+            namespace.sections |= {str(key).replace("_", "-") for key in content}
 
 
 def choose(words: Sequence[str], methods_flag: str) -> Choice:
@@ -60,6 +70,7 @@ def choose(words: Sequence[str], methods_flag: str) -> Choice:
     for flag in ("task", "data", methods_flag):
         scan.add_argument(f"--{flag}")
     scan.add_argument("--config", action=_ScanConfig)
+    scan.set_defaults(sections=set())
     found = vars(scan.parse_known_args(list(words))[0])
     if found["task"] and found["data"]:
         raise UsageError("--task and --data exclude each other; give one of them")
@@ -74,7 +85,9 @@ def choose(words: Sequence[str], methods_flag: str) -> Choice:
     twice = sorted({method for method in methods if methods.count(method) > 1})
     if twice:
         raise UsageError(f"--{methods_flag}: {', '.join(twice)} is there twice")
-    return Choice(OWN_DATA_TASK if own_data else task, tuple(methods), own_data)
+    task = OWN_DATA_TASK if own_data else task
+    spare = sorted(found["sections"] & {*TASKS, *METHODS} - {task, *methods})
+    return Choice(task, tuple(methods), own_data, tuple(spare))
 
 
 def split_names(value: Any) -> list[str]:

@@ -116,6 +116,9 @@ def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
         method = METHODS[name]
         title = f"method {name}: {method.summary}"
         _add_group(parser, name, title, options_of(method))
+    for name in choice.spare:
+        spec = METHODS.get(name) or TASKS[name]
+        _add_group(parser, name, f"{name}: not chosen", options_of(spec))
 
 
 def options_of(spec: Any) -> Iterator[Option]:

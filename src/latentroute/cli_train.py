@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
@@ -32,6 +33,8 @@ from .cli_output import (
 if TYPE_CHECKING:
     from .inference import Fit, Method
     from .tasks import Task
+
+NOT_SAVED = ("out", "json", "resume")  # of the one call, not of its result
 
 
 def compare(words: Sequence[str]) -> int:
@@ -207,7 +210,10 @@ def _add_output(group: Any, default: str) -> None:
 
 def _save_options(parser: ArgumentParser, options: Namespace, out: Path) -> None:
     """Every option's value, for ``--config``: defaults may change."""
-    (out / OPTIONS_FILE).write_text(parser.dump(options), encoding="utf-8")
+    values = yaml.safe_load(parser.dump(options))
+    kept = {name: v for name, v in values.items() if name not in NOT_SAVED}
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    (out / OPTIONS_FILE).write_text(text, encoding="utf-8")
 
 
 def _method(name: str, options: Namespace) -> Method:

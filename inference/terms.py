@@ -1,0 +1,134 @@
+"""Log-probabilities of one run of a routed program, per sample and example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from ..models.routing import Site
+from .structure import RouteSite, Structure, in_data_plate, n_examples
+
+
+class Terms(NamedTuple):
+    """Log-probabilities of one run, per sample and example.
+
+    Batch shapes are (*enumerated sites, the last one first; samples; N), each of which
+    may be absent or 1 where a term does not depend on it. A static site's term, and
+    what is observed outside the data plate, have N = 1.
+    """
+
+    likelihood: Tensor  # log p(y | x, a), what is observed in the data plate
+    static_likelihood: Tensor  # what is observed outside it
+    prior: dict[str, Tensor]  # log p(a_l | z_l) for each route site
+    routes: dict[str, Tensor]  # a_l as an index 0 .. M_l - 1
+    sites: dict[str, Site]  # every sample statement, as it ran
+    dims: dict[str, int]  # where each enumerated site stands
+
+
+def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
+    """The terms of one run."""
+    n = n_examples(sites)
+    routes = {s.name: s for s in structure.sites}
+    prior, index = {}, {}
+    likelihood: Tensor | None = None
+    outside: Tensor | None = None
+    for site in sites.values():
+        if site.name in routes:
+            prior[site.name] = _log_prob(site, structure.nesting)
+            index[site.name] = _drop_plates(
+                routes[site.name].choice_of(site.value), structure.nesting
+            )
+        elif in_data_plate(site):
+            term = _log_prob(site, structure.nesting)
+            likelihood = term if likelihood is None else likelihood + term
+        else:
+            term = _log_prob(site, structure.nesting)
+            outside = term if outside is None else outside + term
+    missing = [name for name in structure.names if name not in prior]
+    if missing:
+        raise ValueError(
+            f"the program does not sample the routing site {missing[0]!r}: it must "
+            f"sample each of {list(structure.names)} (it has {list(sites)})"
+        )
+    some = next(t for t in (likelihood, outside, *prior.values()) if t is not None)
+    if likelihood is None:
+        likelihood = some.new_zeros(n)
+    if outside is None:
+        outside = some.new_zeros(1)
+    if likelihood.shape[-1] != n:
+        likelihood = likelihood.expand(*likelihood.shape[:-1], n)
+    return Terms(likelihood, outside, prior, index, sites, dims={})
+
+
+def _log_prob(site: Site, nesting: int) -> Tensor:
+    """A site's log-probability, free of the plates' scale, other plates summed.
+
+    A scale by ``poutine.scale`` stays: it is the model's own (a tempered likelihood).
+    """
+    log_prob = site.fn.log_prob(site.value)
+    scale = site.scale
+    for frame in site.frames:
+        if frame.full_size is not None and frame.full_size != frame.size:
+            scale = scale * frame.size / frame.full_size
+    log_prob = scale_and_mask(log_prob, scale, site.mask)
+    plates = [f.dim for f in site.frames if f.dim != -1]
+    if plates:
+        log_prob = log_prob.sum(plates, keepdim=True)
+    return _drop_plates(log_prob, nesting)
+
+
+def _drop_plates(term: Tensor, nesting: int) -> Tensor:
+    """(*lead, 1, .., 1, N or 1) -> (*lead, N or 1): at least one dimension is left."""
+    if term.dim() == 0:
+        return term.unsqueeze(0)
+    for _ in range(min(nesting, term.dim()) - 1):
+        term = term.squeeze(-2)
+    return term
+
+
+def _map(terms: list[Terms], join: Callable[[list[Tensor]], Tensor]) -> Terms:
+    """Join the runs' terms one by one."""
+    first = terms[0]
+    return Terms(
+        join([t.likelihood for t in terms]),
+        join([t.static_likelihood for t in terms]),
+        {name: join([t.prior[name] for t in terms]) for name in first.prior},
+        {name: join([t.routes[name] for t in terms]) for name in first.routes},
+        first.sites,
+        first.dims,
+    )
+
+
+def expand_terms(terms: Terms, n_samples: int) -> Terms:
+    """Give terms that do not depend on a route their dimension of samples."""
+    return _map([terms], lambda t: t[0].expand(n_samples, t[0].shape[-1]))
+
+
+def stack_terms(runs: list[Terms]) -> Terms:
+    """Runs of natural shape as one with a dimension of samples."""
+    return _map(runs, torch.stack)
+
+
+def enumerate_terms(runs: list[Terms], sites: tuple[RouteSite, ...]) -> Terms:
+    """Runs at every route as one of shape (M_{L-1}, .., M_0, N)."""
+    sizes = tuple(site.n_choices for site in sites)
+    static = {site.name for site in sites if site.static}
+
+    def join(values: list[Tensor]) -> Tensor:
+        table: Tensor = torch.stack(values).unflatten(0, sizes)
+        return table.permute(*reversed(range(len(sizes))), table.dim() - 1)
+
+    def alone(table: Tensor) -> Tensor:
+        """What stands outside the plate depends on the static sites alone."""
+        for i, site in enumerate(sites):
+            if not site.static:
+                table = table.narrow(-2 - i, 0, 1)
+        return table
+
+    terms = _map(runs, join)
+    prior = {name: alone(t) if name in static else t for name, t in terms.prior.items()}
+    return terms._replace(static_likelihood=alone(terms.static_likelihood), prior=prior)

@@ -1,0 +1,135 @@
+"""`latentroute compare` and `latentroute report`, on a task that trains in a second."""
+
+import json
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from latentroute import analysis
+from latentroute.analysis.plots import FIGURES
+from latentroute.cli import main
+
+SMALL = (
+    *("--task", "clusters", "--clusters.n_train", "60", "--clusters.n_valid", "20"),
+    *("--clusters.n_test", "30", "--methods", "exact,hard-em", "--seeds", "2"),
+    *("--steps", "4", "--draws", "5"),
+)
+FILES = {
+    "comparison.nc",
+    "config.yaml",
+    "report.html",
+    "summary.csv",
+    *(f"{name}.png" for name in FIGURES),
+}
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The folder of a comparison, and what was said."""
+    out = tmp_path_factory.mktemp("comparison") / "made" / "here"
+    with pytest.MonkeyPatch.context() as patch:
+        streams = {"stdout": "", "stderr": ""}
+
+        class Stream:
+            def __init__(self, name):
+                self.name = name
+
+            def write(self, text):
+                streams[self.name] += text
+
+            def flush(self):
+                pass
+
+            def isatty(self):
+                return False
+
+        for name in streams:
+            patch.setattr(f"sys.{name}", Stream(name))
+        code = main(["compare", *SMALL, "--out", str(out), "--json"])
+    return out, code, streams["stdout"], streams["stderr"]
+
+
+def test_every_file_is_there(compared):
+    out, code, _, _ = compared
+    assert code == 0
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_stdout_is_json_alone_and_progress_is_on_stderr(compared):
+    out, _, stdout, stderr = compared
+    found = json.loads(stdout)
+    assert [row["method"] for row in found["summary"]] == ["exact", "hard-em"]
+    assert found["failures"] == []
+    assert {path.rpartition("/")[2] for path in found["files"]} | {"config.yaml"} == (
+        FILES
+    )
+    assert "exact, seed 1" in stderr
+    assert str(out / "report.html") in stderr
+
+
+def test_the_table_is_that_of_the_tree(compared):
+    out, _, stdout, _ = compared
+    tree = analysis.load(out / "comparison.nc")
+    table = analysis.summary(tree)
+    saved = pd.read_csv(out / "summary.csv", index_col="method")
+    pd.testing.assert_frame_equal(saved, table, check_dtype=False)
+    rows = pd.DataFrame(json.loads(stdout)["summary"]).set_index("method")
+    assert rows["log_lik"].to_dict() == table["log_lik"].to_dict()
+    assert tree.attrs["command"].startswith("latentroute compare --task clusters")
+
+
+def test_the_saved_options_give_the_same_comparison(compared, tmp_path, capsys):
+    out, *_ = compared
+    words = ["--config", str(out / "config.yaml"), "--out", str(tmp_path), "--seeds"]
+    assert main(["compare", *words, "1", "--methods", "exact"]) == 0
+    assert "log p(y|x)" in capsys.readouterr().out  # --json is no part of it
+    first, second = (
+        analysis.load(folder / "comparison.nc")["exact/seed_0/log_likelihood"]
+        for folder in (out, tmp_path)
+    )
+    assert first.to_dataset().equals(second.to_dataset())
+
+
+def test_report_writes_the_same_files_again(compared, tmp_path, capsys):
+    out, *_ = compared
+    copy = tmp_path / "comparison.nc"
+    copy.write_bytes((out / "comparison.nc").read_bytes())
+    assert main(["report", str(tmp_path)]) == 0
+    assert {p.name for p in tmp_path.iterdir()} == FILES - {"config.yaml"}
+    assert (tmp_path / "summary.csv").read_text() == (out / "summary.csv").read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["method", "exact", "hard-em"]
+
+
+def test_a_failed_training_is_told_and_gives_exit_code_1(compared, tmp_path, capsys):
+    out, *_ = compared
+    tree = analysis.load(out / "comparison.nc")
+    broken = tree["hard-em/seed_1"]
+    for group in list(broken.children):
+        del broken[group]
+    broken.attrs["error"] = "the loss is nan at step 3"
+    analysis.save(tree, tmp_path / "comparison.nc")
+    assert main(["report", str(tmp_path)]) == 1
+    stdout, stderr = capsys.readouterr()
+    assert "failed" in stdout.splitlines()[0]
+    assert "hard-em, seed_1: the loss is nan at step 3" in stderr
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "1 of 4 trainings failed" in page
+    assert "the loss is nan at step 3" in page
+
+
+def test_the_page_says_what_was_run(compared):
+    out, *_ = compared
+
+    class Text(HTMLParser):
+        text = ""
+
+        def handle_data(self, data):
+            self.text += data
+
+    page = Text()
+    page.feed((out / "report.html").read_text(encoding="utf-8"))
+    assert "latentroute compare --task clusters" in page.text
+    assert "torch" in page.text
+    assert "HardEM(" in page.text
