@@ -184,8 +184,6 @@ class HardEM(Method):
 
 
 class _BufferObjective(Objective):
-    calls: Tensor
-
     def __init__(
         self,
         method: TopKBuffer,
@@ -199,7 +197,6 @@ class _BufferObjective(Objective):
         self.guide: nn.Module | None = guide
         self._method = method
         self._seed = seed
-        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make the buffer of its sites."""
@@ -223,8 +220,7 @@ class _BufferObjective(Objective):
         static = {site.name for site in structure.static_sites}
         scale = self._data_scale(len(x))
         rows = self._rows(x, index, static=bool(static))
-        e_step = int(self.calls) % guide.interval == 0
-        self.calls += 1
+        e_step = self.step % guide.interval == 0
         fresh = None
         if e_step or method.w_fresh:
             with torch.set_grad_enabled(torch.is_grad_enabled() and method.w_fresh > 0):

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from .program import RoutedProgram, takes_index
@@ -49,6 +48,7 @@ class Objective(nn.Module, ABC):
         self._own: dict[str, Tensor] = {}
         self.n_data = n_data
         self._stream = RandomStream(seed)
+        self.step = 0  # calls so far, which schedules count
         if parameters is not None:
             self._keep(parameters)
         elif isinstance(model, nn.Module):
@@ -88,7 +88,9 @@ class Objective(nn.Module, ABC):
         """
         self._check_index(x, index)
         with self._stream():
-            return self._loss(x, y, index)
+            loss = self._loss(x, y, index)
+        self.step += 1
+        return loss
 
     def _arguments(self, x: Any, y: Any, index: Tensor | None) -> tuple[Any, ...]:
         """What the model is called with."""
@@ -144,14 +146,13 @@ class Objective(nn.Module, ABC):
             if not isinstance(tensor, nn.Parameter) and tensor.requires_grad:
                 yield f"{prefix}{name}", tensor  # type: ignore[misc]
 
-    def get_extra_state(self) -> Tensor:
-        """The state of the random stream, for a checkpoint (empty: none of its own)."""
-        state = self._stream.state
-        return torch.empty(0, dtype=torch.uint8) if state is None else state
+    def get_extra_state(self) -> dict[str, Any]:
+        """Step and random stream, for a checkpoint."""
+        return {"step": self.step, "stream": self._stream.state}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take up the random stream of a checkpoint."""
-        self._stream.state = state.cpu() if len(state) else None
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up step and random stream of a checkpoint."""
+        self.step, self._stream.state = state["step"], state["stream"]
 
 
 class Method(ABC):

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..models.routing import Record, Site
+from .broadcasting import disagreement
 from .structure import RouteSite, Structure, read_structure, untouched_randomness
-from .terms import Terms, enumerate_terms, expand_terms, read_terms, stack_terms
+from .terms import (
+    Terms,
+    choice_log_probs,
+    enumerate_terms,
+    expand_terms,
+    read_terms,
+    stack_terms,
+)
 
 # What a program raises that does not broadcast to the left.
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
@@ -123,12 +133,7 @@ class RoutedProgram:
             return self._run(args, _shared(sites, routes))
         if routes.dim() == 2:
             return self._run(args, _natural(sites, routes))
-        middle = (1,) * (self._nesting - 1)
-
-        def assign(site: Site, i: int) -> Tensor:
-            index = routes[:, :1, i] if sites[i].static else routes[..., i]
-            return sites[i].value_of(index.unflatten(0, (-1, *middle)))
-
+        assign = _particles(self.structure(*args), routes)
         terms = self._try_broadcast("given", args, assign)
         if terms is not None:
             return expand_terms(terms, len(routes))
@@ -160,7 +165,7 @@ class RoutedProgram:
             return self._run(args, assign)
         try:
             terms = self._run(args, assign)
-            reason = self._disagreement(terms, args)
+            reason = self._doubt(terms, args)
         except _SHAPE_ERRORS as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         self._broadcasts[way] = reason is None
@@ -174,30 +179,57 @@ class RoutedProgram:
         )
         return None
 
-    def _disagreement(self, terms: Terms, args: Any) -> str | None:
+    def _doubt(self, terms: Terms, args: Any) -> str | None:
         """How a broadcasting run differs from a plain one at the same routes."""
         sites = self.structure(*args).sites
         if not sites:
             return None
+
+        def plain(routes: Tensor) -> Terms:
+            return self._run(args, _natural(sites, routes))
+
         with torch.no_grad(), untouched_randomness():
-            n = terms.likelihood.shape[-1]
-            lead = torch.broadcast_shapes(
-                *(a.shape[:-1] for a in terms.routes.values())
-            )
-            picks = [torch.randint(size, ()) for size in lead]
-            routes = {name: _at(a, picks) for name, a in terms.routes.items()}
-            table = torch.stack([routes[site.name].expand(n) for site in sites], -1)
-            plain = self._run(args, _natural(sites, table))
-            again = self._run(args, _natural(sites, table))
-        for name, value in _labelled(terms):
-            expected = dict(_labelled(plain))[name]
-            ours = _at(value, picks).broadcast_to(expected.shape)
-            if _close(ours, expected):
-                continue
-            if not _close(dict(_labelled(again))[name], expected):
-                return None  # the program draws numbers of its own, as dropout does
-            return f"its {name} differs from that of a plain run"
-        return None
+            return disagreement(terms, plain, [site.name for site in sites])
+
+    def peek(self, *args: Any, routes: Tensor) -> Float[Tensor, "paths examples m"]:
+        """The next site's log-probabilities after the first choices of some paths.
+
+        The program stops at that site: nothing after it is evaluated.
+
+        Args:
+            *args: The program's arguments.
+            routes: (C, N, l) choices at the first l sites, l < L.
+
+        Returns:
+            (C, N, M) log p(a_l | z_l) of each choice.
+        """
+        structure = self.structure(*args)
+        names = structure.names[: routes.shape[-1] + 1]
+        if not self._broadcasts.get("given", True):
+            plain = [_natural(structure.sites, row) for row in routes]
+            return torch.stack([self._peek(args, names, assign) for assign in plain])
+        return self._peek(args, names, _particles(structure, routes)).expand(
+            len(routes), routes.shape[1], -1
+        )
+
+    def _peek(
+        self, args: Any, names: Sequence[str], assign: Callable[[Site, int], Tensor]
+    ) -> Tensor:
+        seen: list[Tensor] = []
+
+        def value(site: Site) -> Tensor | None:
+            if site.name == names[-1]:
+                seen.append(choice_log_probs(site, self._nesting))
+                raise _Seen
+            return assign(site, names.index(site.name)) if site.name in names else None
+
+        with contextlib.suppress(_Seen):
+            Record(value).run(self.model, *args)
+        return seen[0]
+
+
+class _Seen(Exception):
+    """Stops a program at a site."""
 
 
 def takes_index(program: Callable[..., Any]) -> bool:
@@ -221,6 +253,18 @@ def _natural(
 
     def assign(site: Site, i: int) -> Tensor:
         return sites[i].value_of(routes[0, i] if sites[i].static else routes[:, i])
+
+    return assign
+
+
+def _particles(structure: Structure, routes: Tensor) -> Callable[[Site, int], Tensor]:
+    """Values with a dimension of paths on the left, from (C, N, l) routes."""
+    middle = (1,) * (structure.nesting - 1)
+
+    def assign(site: Site, i: int) -> Tensor:
+        route_site = structure.sites[i]
+        index = routes[:, :1, i] if route_site.static else routes[..., i]
+        return route_site.value_of(index.unflatten(0, (-1, *middle)))
 
     return assign
 
@@ -253,24 +297,3 @@ def _support(site: Site, dim: int) -> Tensor:
     if mark is not None:  # lets Pyro's log_prob transpose the logits, not gather them
         value._pyro_categorical_support = mark  # type: ignore[attr-defined]
     return value
-
-
-def _at(term: Tensor, picks: list[Tensor]) -> Tensor:
-    """A term at one index of each of its leading dimensions."""
-    for pick in picks[len(picks) - term.dim() + 1 :]:
-        term = term[0] if len(term) == 1 else term[pick]
-    return term
-
-
-def _labelled(terms: Terms) -> Iterator[tuple[str, Tensor]]:
-    yield "log-likelihood", terms.likelihood
-    yield "log-likelihood outside the plate", terms.static_likelihood
-    for name, value in terms.prior.items():
-        yield f"log-probability of {name!r}", value
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    rtol = 1e-3 if a.dtype != torch.float64 else 1e-8
-    return a.shape == b.shape and torch.allclose(
-        a, b, rtol=rtol, atol=rtol, equal_nan=True
-    )

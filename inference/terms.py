@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
@@ -62,6 +63,12 @@ def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
     if likelihood.shape[-1] != n:
         likelihood = likelihood.expand(*likelihood.shape[:-1], n)
     return Terms(likelihood, outside, prior, index, sites, dims={})
+
+
+def choice_log_probs(site: Site, nesting: int) -> Float[Tensor, "*batch m"]:
+    """log p(a | z) of every choice at a site: (*lead, N or 1, M)."""
+    values = site.fn.log_prob(site.fn.enumerate_support(expand=False))  # (M, *batch)
+    return torch.stack([_drop_plates(value, nesting) for value in values], -1)
 
 
 def _log_prob(site: Site, nesting: int) -> Tensor:

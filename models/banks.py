@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .checks import check_choice
 from .dispatch import stack
+from .relaxation import relaxation_of
 
 Combine = Literal["add", "concatenate"]
 Duplicates = Literal["once", "each"]
@@ -23,7 +24,7 @@ class ModuleBank(nn.Module):
     own, each module is evaluated once over the whole batch: M evaluations for each row
     of ``z``. A sampled ``route`` costs one evaluation for each of its rows: rows are
     sorted by module. Both are right for every mixture: sampled after enumerated,
-    particles, outer plates.
+    particles, outer plates. A relaxed route mixes all M modules' values.
 
     Modules of one architecture (chains of ``nn.Linear`` and elementwise functions) are
     copied into stacked parameters and evaluated by batched and grouped matrix products;
@@ -88,12 +89,17 @@ class ModuleBank(nn.Module):
         """
         routes = [route] if isinstance(route, Tensor) else list(route)
         every = None
-        if any(is_enumerated(a, self.n_modules) for a in routes):
+        if any(is_enumerated(a, self.n_modules) or relaxation_of(a) for a in routes):
             every = self._evaluate.every(z)  # (M, *batch, out)
         values = [self._value(z, a, every) for a in routes]
         if len(routes) == 1:
             return values[0]
         if self.duplicates == "once":
+            if any(relaxation_of(a) for a in routes):
+                raise ValueError(
+                    "relaxed routes of several slots take duplicates='each': whether "
+                    "two slots chose the same module is not differentiable"
+                )
             values = [
                 v if first is None else v * first.unsqueeze(-1)
                 for v, first in zip(values, _first_use(routes), strict=True)
@@ -106,6 +112,10 @@ class ModuleBank(nn.Module):
         return torch.cat(torch.broadcast_tensors(*values), -1)
 
     def _value(self, z: Tensor, route: Tensor, every: Tensor | None) -> Tensor:
+        relaxation = relaxation_of(route)
+        if every is not None and relaxation is not None:
+            relaxation.used = True
+            return _mix(every, relaxation.weights)
         if every is not None and is_enumerated(route, self.n_modules):
             return _place(every, route.dim())
         batch = torch.broadcast_shapes(z.shape[:-1], route.shape)
@@ -173,6 +183,11 @@ def _place(every: Tensor, position: int) -> Tensor:
         return placed
     axis = batch - position  # of `batch`, of size 1: the route is new to z there
     return every.squeeze(1 + axis).movedim(0, axis)
+
+
+def _mix(every: Tensor, weights: Tensor) -> Tensor:
+    """sum_m w_m f_m(z) of (M, *batch, out) values and (*batch, M) weights."""
+    return (every.movedim(0, -1) * weights.unsqueeze(-2)).sum(-1)
 
 
 def _first_use(routes: list[Tensor]) -> list[Tensor | None]:

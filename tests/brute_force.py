@@ -200,7 +200,9 @@ def _first(table: Tensor, dims: list[int], *, keepdim: bool) -> Tensor:
 
 def gradient(value: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """The gradient as one vector; parameters that play no part have zeros."""
-    parts = torch.autograd.grad(value, list(parameters), allow_unused=True)
+    parts = torch.autograd.grad(
+        value, list(parameters), allow_unused=True, retain_graph=True
+    )
     return torch.cat(
         [
             (torch.zeros_like(p) if g is None else g).reshape(-1)

@@ -201,3 +201,17 @@ def test_a_real_network():
     assert (tree["log_likelihood/y"] < 0).all()
     again = to_datatree(net, (x, y, routes), draws=6)
     np.testing.assert_array_equal(again["posterior/route"], tree["posterior/route"])
+
+
+def test_arviz_takes_a_run_as_it_is(run_tree):
+    import arviz_plots
+    import arviz_stats
+
+    tree = run_tree(draws=50)
+    forest = arviz_plots.plot_forest(tree, group="usage", var_names=["share"])
+    assert forest.viz["figure"].item() is not None
+    table = arviz_stats.summary(tree, group="usage", var_names=["entropy"])
+    assert len(table) == 2
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
