@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 11), (3, 13)
+THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CONSTRAINTS_VARIABLE = "LATENTROUTE_CONSTRAINTS"
 COMPARE_DEFAULTS = {
     "--task": "digits",
@@ -106,7 +107,7 @@ def is_installed(extras: str) -> bool:
     """Whether .venv holds what `extras` needs, as of the files at hand."""
     path = stamp(extras)
     return (
-        venv_version() is not None
+        venv_version() == THIS
         and path.is_file()
         and path.read_text(encoding="utf-8") == fingerprint(extras)
     )
@@ -114,17 +115,16 @@ def is_installed(extras: str) -> bool:
 
 def make_venv() -> None:
     """Makes .venv, or again where another Python made it; one made by hand is kept."""
-    wanted = f"{sys.version_info[0]}.{sys.version_info[1]}"
     found = venv_version()
-    if found == wanted:
+    if found == THIS:
         return
     ours = any(VENV.glob("latentroute-*.stamp"))
     if VENV.exists() and found is not None and not ours:
         raise Problem(
-            f".venv holds Python {found}, this is {wanted}; delete .venv, or run "
+            f".venv holds Python {found}, this is {THIS}; delete .venv, or run "
             f"python{found} dev.py ..."
         )
-    say(f"making {VENV} with Python {wanted}")
+    say(f"making {VENV} with Python {THIS}")
     venv.create(VENV, clear=True, symlinks=os.name != "nt")
 
 

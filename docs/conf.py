@@ -23,6 +23,8 @@ html_theme = "furo"
 html_title = f"latentroute {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 pygments_style = "friendly"
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -50,14 +52,18 @@ default_role = "code"  # `x` in a docstring is code
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["COLUMNS"] = "100"
+# Pyro asks tqdm for a progress bar of notebooks, which needs a package that is not here.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 
+FUNCTION = re.compile(r"<mo>&ApplyFunction;</mo>(?=\s*<m[ius])")  # log p, not logp
 STARS = re.compile(r"(?<=\()\*(?=\w)|(?<=, )\*(?=\w+\))|\|(?=A\|)")
 
 
 def mathml(writer: Any, node: nodes.Element, *, as_block: bool) -> None:
     """Write a formula as MathML, which browsers draw without a script."""
-    writer.body.append(tex2mathml(node.astext(), as_block=as_block))
+    formula = tex2mathml(node.astext(), as_block=as_block)
+    writer.body.append(FUNCTION.sub(r'\g<0><mspace width="0.17em"></mspace>', formula))
     raise nodes.SkipNode
 
 

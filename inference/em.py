@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..guides.buffer import BufferGuide, Score
 from ..models.checks import check_choice, check_count
+from .baselines import leave_one_out
 from .objective import Method, Model, Objective
-from .score_function import score_function_elbo
+from .score_function import elbo_of, score_function
 from .structure import Structure
 from .terms import Terms
 
@@ -230,8 +231,10 @@ class _BufferObjective(Objective):
         loss = -method.w_buffer * self._buffered(rows, args, structure, scale)
         if method.w_fresh and fresh is not None:
             n_data = scale * len(x)
-            loss = loss - method.w_fresh * score_function_elbo(
-                fresh, fresh.prior, static=static, n_data=n_data
+            elbo = elbo_of(fresh, fresh.prior, static=static, n_data=n_data)
+            advantage = leave_one_out(elbo.detach())
+            loss = loss - method.w_fresh * score_function(
+                elbo, advantage, fresh.prior, static=static
             )
         return loss
 

@@ -23,7 +23,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """From ``start`` to ``end`` over ``steps`` steps in equal differences; then ``end``.
+    """From ``start`` to ``end`` in equal differences over ``steps`` steps.
 
     Args:
         start: At step 0.
@@ -46,7 +46,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Exponential:
-    """From ``start`` to ``end`` over ``steps`` steps in equal ratios; then ``end``.
+    """From ``start`` to ``end`` in equal ratios over ``steps`` steps.
 
     Args:
         start: At step 0, positive.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..guides.router import RouterGuide
 from ..models.checks import check_count
+from .baselines import Baseline, BaselineState, LeaveOneOut
 from .objective import Method, Model, Objective
 from .proposal import Proposal
 from .terms import Terms
@@ -18,11 +19,11 @@ from .terms import Terms
 
 @dataclass(frozen=True)
 class ScoreFunction(Method):
-    r"""ELBO by S sampled routes an example, with a leave-one-out baseline.
+    r"""ELBO by S sampled routes an example, each compared with a baseline.
 
     .. math::
         E_q[\log p(y, a \mid x) - \log q(a)], \quad
-        \nabla = \frac1S \sum_s (R_s - \bar R_{-s}) \nabla \log q(a_s)
+        \nabla = \frac1S \sum_s (R_s - b_s) \nabla \log q(a_s)
         + \nabla \log p(y, a_s \mid x)
 
     With the router as its own guide (the default) the KL term is zero, R_s is
@@ -32,7 +33,10 @@ class ScoreFunction(Method):
     Cost: S evaluations an example, as one vectorised run.
 
     Args:
-        n_samples: S, at least 2: each sample's baseline is the mean of the others.
+        n_samples: S; at least 2 for the leave-one-out baseline.
+        baseline: b: :class:`LeaveOneOut`, :class:`MovingAverage`,
+            :class:`LearnedBaseline` or :class:`NoBaseline`. A baseline with parameters
+            is made of an example batch, so give ``example=`` before the optimiser.
 
     References:
         Kool, van Hoof, Welling 2019, Buy 4 REINFORCE samples, get a baseline for free;
@@ -40,13 +44,14 @@ class ScoreFunction(Method):
     """
 
     n_samples: int = 8
+    baseline: Baseline = field(default_factory=LeaveOneOut)
 
     summary: ClassVar[str] = "ELBO with the router as guide, sampled routes"
     wiring: ClassVar[str] = "router-as-guide ELBO"
     unbiased_for: ClassVar[str | None] = "elbo"
 
     def __post_init__(self) -> None:
-        check_count("n_samples", self.n_samples, least=2)
+        check_baseline(self.n_samples, self.baseline)
 
     def __call__(
         self,
@@ -80,45 +85,83 @@ class _ScoreFunctionObjective(Objective):
         self.guide = guide
         self._method = method
         self._proposal = Proposal(self._program, guide)
+        self.baseline: BaselineState | None = None
+
+    def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
+        """Read the program on an example batch, and make the baseline."""
+        super().prepare(x, y, index)
+        if self.baseline is None:
+            self.baseline = self._method.baseline.start(x)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
+        self.prepare(x, y, index)
         args = self._arguments(x, y, index)
         terms, log_q = self._proposal.draw(args, index, self._method.n_samples)
         static = {s.name for s in self._program.structure(*args).static_sites}
         n_data = len(x) * self._data_scale(len(x))
-        return -score_function_elbo(terms, log_q, static=static, n_data=n_data)
+        elbo = elbo_of(terms, log_q, static=static, n_data=n_data)
+        assert self.baseline is not None
+        advantage, extra = self.baseline(elbo.detach(), x)
+        value = score_function(elbo, advantage, log_q, static=static)
+        return -value if extra is None else -value + (extra - extra.detach())
 
 
-def score_function_elbo(
+def elbo_of(
     terms: Terms, log_q: Mapping[str, Tensor], *, static: Set[str], n_data: float
-) -> Float[Tensor, ""]:
-    """A draw of the ELBO per example whose gradient is the score-function estimate.
+) -> Float[Tensor, "samples examples"]:
+    """log p(y, a | x) - log q(a) of each sample, per example of the data.
 
     Args:
         terms: Of S sampled routes: (S, N), or (S, 1) for a static site.
         log_q: The guide's log-probabilities, by site; ``terms.prior`` itself where the
-            router is the guide.
+            router is the guide. Its own gradient, zero on average, is left out.
         static: Names of the static sites.
         n_data: Examples of the data; a static site's terms count once for them all.
-
-    Returns:
-        The mean over samples and examples.
     """
     elbo = terms.likelihood + terms.static_likelihood / n_data
-    if log_q is not terms.prior:  # else the two cancel
-        for name, log_p in terms.prior.items():
-            share = 1.0 / n_data if name in static else 1.0
-            elbo = elbo + share * (log_p - log_q[name].detach())
-    advantage = leave_one_out(elbo.detach())
-    surrogate = elbo.mean()
+    if log_q is terms.prior:  # the two cancel
+        return elbo
+    for name, log_p in terms.prior.items():
+        share = 1.0 / n_data if name in static else 1.0
+        elbo = elbo + share * (log_p - log_q[name].detach())
+    return elbo
+
+
+def score_function(
+    value: Float[Tensor, "samples examples"],
+    advantage: Float[Tensor, "samples examples"],
+    log_q: Mapping[str, Tensor],
+    *,
+    static: Set[str],
+) -> Float[Tensor, ""]:
+    """The mean value, with the score-function estimate as its gradient.
+
+    Args:
+        value: What is averaged; its own gradient counts too.
+        advantage: Detached rewards less a baseline.
+        log_q: Log-probabilities of the sampled choices, by site.
+        static: Names of the static sites, which earn what all examples earn.
+    """
+    surrogate = value.mean()
     for name, score in log_q.items():
-        # A static choice earns what all examples earn.
         earned = advantage.mean(-1, keepdim=True) if name in static else advantage
         surrogate = surrogate + (earned * score).mean()
-    return surrogate + (elbo.mean() - surrogate).detach()
+    return surrogate + (value.mean() - surrogate).detach()
 
 
-def leave_one_out(reward: Float[Tensor, "samples *batch"]) -> Tensor:
-    """Each sample's reward less the mean of the other samples'."""
-    s = len(reward)
-    return (reward - reward.mean(0, keepdim=True)) * (s / (s - 1))
+def check_baseline(n_samples: int, baseline: Baseline) -> None:
+    """Refuse fewer samples than a baseline needs.
+
+    Raises:
+        ValueError: Says how many it needs.
+    """
+    if not isinstance(baseline, Baseline):
+        raise TypeError(
+            f"baseline must be a Baseline such as LeaveOneOut(), got {baseline!r}"
+        )
+    check_count("n_samples", n_samples)
+    if n_samples < baseline.least_samples:
+        raise ValueError(
+            f"n_samples must be at least {baseline.least_samples} with {baseline}, got "
+            f"{n_samples}"
+        )

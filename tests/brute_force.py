@@ -89,11 +89,12 @@ def _terms(
     trace = poutine.trace(pyro.condition(model, data=dict(values))).get_trace(*args)
     trace.compute_log_prob()
     n = len(args[0])
-    zero = next(t for t in _log_probs(trace)).new_zeros(())
+    some = next(node for node in trace.nodes.values() if _is_density(node))
+    zero = some["log_prob"].new_zeros(())
     inner = {True: zero.expand(n), False: zero.expand(n)}  # is a routing site?
     outer = {True: zero, False: zero}
     for name, node in trace.nodes.items():
-        if node["type"] != "sample":
+        if not _is_density(node):
             continue
         term, route = node["log_prob"], name in values
         if any(frame.dim == -1 for frame in node["cond_indep_stack"]):
@@ -103,13 +104,9 @@ def _terms(
     return [inner[True], inner[False], outer[True], outer[False]]
 
 
-def _log_probs(trace: Any) -> list[Tensor]:
-    return [
-        node["log_prob"]
-        for node in trace.nodes.values()
-        if node["type"] == "sample" and node["log_prob"].is_floating_point()
-        and type(node["fn"]).__name__ != "_Subsample"
-    ]
+def _is_density(node: Mapping[str, Any]) -> bool:
+    """Whether a node is a factor of the joint density: no plate's choice of rows."""
+    return node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
 
 
 def log_marginal(table: Table, *, data_scale: float = 1.0) -> Tensor:

@@ -112,9 +112,7 @@ def assert_frequencies(drawn: Tensor, probs: Tensor) -> None:
         for count, chance in zip(counts.tolist(), p.tolist(), strict=True):
             # Rounding must make no impossible event of one that is nearly so.
             chance = min(max(chance, 0.0), 1.0)
-            tail = min(
-                binom.cdf(count, n, chance), binom.sf(count - 1, n, chance), 0.5
-            )
+            tail = min(binom.cdf(count, n, chance), binom.sf(count - 1, n, chance), 0.5)
             LEDGER.spend(COMPARISON_RATE)
             assert tail > COMPARISON_RATE / 2, (
                 f"{count} of {n} where {chance:.4g} was expected"

@@ -7,6 +7,7 @@ options of just these, from the fields of their dataclasses. So a YAML file and
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,19 @@ from .cli_choice import Choice, guess
 OWN_DATA = ("path", "target", "missing")  # fields of the table that have plain flags
 NETWORK = "network"
 POSITIVE = {"PositiveInt": "a whole number", "PositiveFloat": "a number"}
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Says an option's default where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """The help text with the default behind it."""
+        text, value = action.help or "", action.default
+        if value is None or isinstance(value, bool) or value in ((), argparse.SUPPRESS):
+            return text
+        shown = ",".join(value) if isinstance(value, list) else value
+        shown = list(value) if isinstance(value, tuple) else shown
+        return f"{text} (default: {shown})".replace("%", "%%")
 
 
 class Option(NamedTuple):
@@ -45,10 +59,13 @@ def base_parser(command: str, description: str, choice: Choice) -> ArgumentParse
             f"or --{'methods' if command == 'compare' else 'method'} before --help to "
             f"see others. `{PROG} tasks` and `{PROG} methods` list what there is."
         ),
+        formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="YAML file of options")
+    parser.add_argument(
+        "--config", action="config", metavar="FILE", help="YAML file of options"
+    )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--task",
@@ -71,6 +88,7 @@ def base_parser(command: str, description: str, choice: Choice) -> ArgumentParse
     data.add_argument(
         "--missing",
         type=Literal["error", "drop", "impute"] | None,
+        metavar="{error,drop,impute}",
         help="missing values in --data: refuse them (error, the default), drop rows, "
         "or impute",
     )
@@ -86,11 +104,14 @@ def add_training(parser: ArgumentParser) -> None:
     for name, hint, text in (
         ("steps", PositiveInt, "optimiser steps of each run"),
         ("batch_size", PositiveInt, "examples a step"),
-        ("lr", PositiveFloat, "learning rate"),
+        ("lr", PositiveFloat, "learning rate of Adam"),
         ("draws", PositiveInt, "draws of routes and targets per test example"),
     ):
         flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, type=hint, default=defaults[name].default, help=text)
+        kind = "FLOAT" if hint is PositiveFloat else "INT"
+        group.add_argument(
+            flag, type=hint, default=defaults[name].default, metavar=kind, help=text
+        )
 
 
 def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
@@ -109,7 +130,7 @@ def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
     _add_group(
         parser,
         NETWORK,
-        "network (null: as the task suggests)",
+        "network (where not given, as the task suggests)",
         network_options(LayeredNetwork),
     )
     for name in choice.methods:
@@ -169,11 +190,16 @@ def _add_group(
         )
 
 
-def _metavar(hint: Any) -> str | None:
-    """The accepted words of an optional literal, which is shown in full otherwise."""
-    words = [a for part in get_args(hint) for a in get_args(part)]
-    literal = any(get_origin(part) is Literal for part in get_args(hint))
-    return f"{{{','.join(map(str, words))}}}" if literal else None
+def _metavar(hint: Any) -> str:
+    """What stands for a value in the help: the accepted words, or its kind."""
+    if get_origin(hint) is Literal:
+        return f"{{{','.join(map(str, get_args(hint)))}}}"
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [part for part in get_args(hint) if part is not NoneType]
+        return "|".join(map(_metavar, kinds))
+    if get_origin(hint) is not None:
+        return "LIST"
+    return "{true,false}" if hint is bool else str(hint.__name__).upper()
 
 
 def _help_texts(kind: type) -> dict[str, str]:
@@ -184,7 +210,7 @@ def _help_texts(kind: type) -> dict[str, str]:
 
 def _plain_text(markup: str) -> str:
     """A docstring's words without its marks, as argparse wants them."""
-    return " ".join(markup.replace("``", "").replace("%", "%%").split())
+    return " ".join(markup.replace("``", "").split())
 
 
 def parse(parser: ArgumentParser, words: Sequence[str], choice: Choice) -> Namespace:

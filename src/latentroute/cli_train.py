@@ -43,7 +43,7 @@ def compare(words: Sequence[str]) -> int:
     parser = _compare_parser(choice)
     options = parse(parser, words, choice)
     methods = {name: _method(name, options) for name in choice.methods}
-    out = writable_folder(options.out or f"runs/{choice.task}")
+    out = writable_folder(options.out or f"runs/{_name(choice, options)}")
     task = _task(choice, options)
     from .analysis import save
     from .analysis.report import write
@@ -76,7 +76,8 @@ def train(words: Sequence[str]) -> int:
     options = parse(parser, words, choice)
     (name,) = choice.methods
     method = _method(name, options)
-    out = writable_folder(options.out or f"runs/{choice.task}-{name}")
+    default_out = f"runs/{_name(choice, options)}-{name}"
+    out = writable_folder(options.out or default_out)
     task = _task(choice, options)
     if options.resume and not (out / CHECKPOINT_FILE).exists():
         tell(f"no checkpoint in {out}: training begins at the first step")
@@ -160,7 +161,11 @@ def _compare_parser(choice: Choice) -> ArgumentParser:
         help="inference methods, with commas between them",
     )
     group.add_argument(
-        "--seeds", type=PositiveInt, default=4, help="trainings of each method"
+        "--seeds",
+        type=PositiveInt,
+        default=4,
+        metavar="INT",
+        help="trainings of each method, from seeds 0, 1 and so on",
     )
     _add_output(group, "runs/TASK")
     add_training(parser)
@@ -180,7 +185,13 @@ def _train_parser(choice: Choice) -> ArgumentParser:
     group.add_argument(
         "--method", type=str, default=choice.methods[0], help="inference method"
     )
-    group.add_argument("--seed", type=NonNegativeInt, default=0, help="of everything")
+    group.add_argument(
+        "--seed",
+        type=NonNegativeInt,
+        default=0,
+        metavar="INT",
+        help="of weights, batches and samples",
+    )
     _add_output(group, "runs/TASK-METHOD")
     group.add_argument(
         "--resume",
@@ -191,6 +202,7 @@ def _train_parser(choice: Choice) -> ArgumentParser:
         "--checkpoint-every",
         type=PositiveInt,
         default=200,
+        metavar="INT",
         help="steps between checkpoints",
     )
     add_training(parser)
@@ -224,6 +236,11 @@ def _method(name: str, options: Namespace) -> Method:
         return get_method(name, **_values(options, name))
     except ValueError as error:
         raise UsageError(f"--{name}: {error}") from error
+
+
+def _name(choice: Choice, options: Namespace) -> str:
+    """What results are called: the task, or the file of one's own."""
+    return Path(options.data).stem if choice.own_data else choice.task
 
 
 def _task(choice: Choice, options: Namespace) -> Task:

@@ -58,9 +58,7 @@ def two_sites(draw: Draw, n: int = N) -> Program:
             b = pyro.sample("b", dist.Categorical(logits=table[a]))
             return pyro.sample("y", dist.Normal(means[a, b] * x.sum(-1), 0.7), obs=y)
 
-    return Program(
-        model, (x, y), {"a": choices(3), "b": choices(2)}, draw.parameters
-    )
+    return Program(model, (x, y), {"a": choices(3), "b": choices(2)}, draw.parameters)
 
 
 def marked(draw: Draw, n: int = N) -> Program:
@@ -391,7 +389,7 @@ def by_loop(draw: Draw, n: int = N) -> Program:
     def model(x, y=None):
         with pyro.plate("data", len(x), dim=-1):
             a = pyro.sample("a", dist.Categorical(logits=x @ first))
-            mean = torch.stack([weight[int(m)] @ row for m, row in zip(a, x)])
+            mean = torch.stack([weight[int(a[i])] @ x[i] for i in range(len(x))])
             return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
     return Program(model, (x, y), {"a": choices(3)}, draw.parameters)

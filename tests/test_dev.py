@@ -1,0 +1,266 @@
+"""dev.py: when it installs, what it runs, and what it says; nothing is installed."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+THIS = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class World:
+    """What dev.py would have done."""
+
+    def __init__(self, dev):
+        self.dev = dev
+        self.ran = []
+        self.codes = {}
+        self.made = 0
+
+    def run(self, command, cwd=None):
+        self.ran.append([str(word) for word in command])
+        outcome = next(
+            (code for word, code in self.codes.items() if word in command), 0
+        )
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def create(self, home, **options):
+        self.made += 1
+        for old in Path(home).glob("*.stamp"):
+            old.unlink()
+        make_venv(self.dev, THIS)
+
+    @property
+    def installs(self):
+        return [command for command in self.ran if "install" in command]
+
+
+def make_venv(dev, version):
+    dev.venv_python().parent.mkdir(parents=True, exist_ok=True)
+    dev.venv_python().touch()
+    (dev.VENV / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}.4\n")
+
+
+@pytest.fixture
+def dev(tmp_path, monkeypatch):
+    """A fresh dev.py in a folder of its own."""
+    spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "dev", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
+    monkeypatch.delenv(module.CONSTRAINTS_VARIABLE, raising=False)
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "constraints.txt").write_text("torch==2\n")
+    return module
+
+
+@pytest.fixture
+def world(dev, monkeypatch):
+    found = World(dev)
+    monkeypatch.setattr(dev, "run", found.run)
+    monkeypatch.setattr(dev, "succeeds", lambda command: True)
+    monkeypatch.setattr(dev.venv, "create", found.create)
+    return found
+
+
+def test_the_first_run_makes_an_environment_and_installs_once(dev, world):
+    assert dev.main(["install"]) == 0
+    assert dev.main(["install"]) == 0
+    assert world.made == 1
+    (install,) = world.installs
+    assert install[0] == str(dev.venv_python())
+    assert install[-2:] == ["-e", f"{dev.ROOT}[test]"]
+    assert install[install.index("-c") + 1] == str(dev.ROOT / "constraints.txt")
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt"])
+def test_a_change_that_matters_installs_again(dev, world, file):
+    dev.main(["install"])
+    (dev.ROOT / file).write_text("changed")
+    dev.main(["install"])
+    dev.main(["install"])
+    assert len(world.installs) == 2
+    assert world.made == 1
+
+
+def test_another_place_or_python_installs_again(dev, world, monkeypatch):
+    first = dev.fingerprint("test")
+    monkeypatch.setattr(dev.sys, "version", "3.11.99")
+    second = dev.fingerprint("test")
+    (dev.ROOT / "moved").mkdir()
+    for name in ("pyproject.toml", "constraints.txt"):
+        (dev.ROOT / "moved" / name).write_text((dev.ROOT / name).read_text())
+    monkeypatch.setattr(dev, "ROOT", dev.ROOT / "moved")
+    assert len({first, second, dev.fingerprint("test")}) == 3
+
+
+def test_the_variable_names_other_constraints_or_none(dev, world, monkeypatch):
+    own = dev.ROOT / "own.txt"
+    own.write_text("torch==1\n")
+    monkeypatch.setenv(dev.CONSTRAINTS_VARIABLE, str(own))
+    dev.main(["install"])
+    monkeypatch.setenv(dev.CONSTRAINTS_VARIABLE, "")
+    dev.main(["install"])
+    first, second = world.installs
+    assert first[first.index("-c") + 1] == str(own)
+    assert "-c" not in second
+
+
+def test_a_file_of_constraints_that_is_not_there_is_told(
+    dev, world, monkeypatch, capsys
+):
+    monkeypatch.setenv(dev.CONSTRAINTS_VARIABLE, "nowhere.txt")
+    assert dev.main(["install"]) == 2
+    assert "nowhere.txt" in capsys.readouterr().err
+    assert not world.ran
+
+
+def test_a_failed_installation_is_told_and_tried_again(dev, world, capsys):
+    world.codes["install"] = 3
+    assert dev.main(["install"]) == 2
+    assert "exit code 3" in capsys.readouterr().err
+    world.codes.clear()
+    assert dev.main(["install"]) == 0
+    assert len(world.installs) == 2
+
+
+def test_an_interrupted_installation_leaves_no_stamp(dev, world):
+    dev.main(["install"])
+    (dev.ROOT / "pyproject.toml").write_text("changed")
+    world.codes["install"] = KeyboardInterrupt()
+    assert dev.main(["install"]) == 130
+    (dev.ROOT / "pyproject.toml").write_text("[project]\n")  # as the old stamp saw it
+    world.codes.clear()
+    assert dev.main(["install"]) == 0
+    assert len(world.installs) == 3
+
+
+def test_docs_install_more_and_cover_the_tests(dev, world):
+    dev.main(["docs"])
+    dev.main(["test"])
+    dev.main(["docs"])
+    (install,) = world.installs
+    assert install[-1].endswith("[test,docs]")
+
+
+def test_an_environment_of_another_python_is_made_again(dev, world):
+    dev.main(["install"])
+    make_venv(dev, "3.9")
+    assert dev.main(["install"]) == 0
+    assert world.made == 2
+
+
+def test_an_environment_made_by_hand_is_not_thrown_away(dev, world, capsys):
+    make_venv(dev, "3.9")
+    assert dev.main(["install"]) == 2
+    assert "delete .venv" in capsys.readouterr().err
+    assert world.made == 0
+
+
+def test_an_environment_made_by_hand_is_used(dev, world):
+    make_venv(dev, THIS)
+    assert dev.main(["install"]) == 0
+    assert (world.made, len(world.installs)) == (0, 1)
+
+
+def test_pip_from_outside_serves_where_ensurepip_is_missing(dev, world, monkeypatch):
+    monkeypatch.setattr(dev, "succeeds", lambda command: "--python" in command)
+    assert dev.main(["install"]) == 0
+    (install,) = world.installs
+    assert install[:5] == [
+        *(sys.executable, "-m", "pip", "--python"),
+        str(dev.venv_python()),
+    ]
+
+
+def test_no_pip_at_all_is_told(dev, world, monkeypatch, capsys):
+    monkeypatch.setattr(dev, "succeeds", lambda command: False)
+    assert dev.main(["install"]) == 2
+    assert "python3-venv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failing", ["ruff", "format", "mypy", "pytest"])
+def test_test_stops_at_the_first_failure_with_its_exit_code(dev, world, failing):
+    make_venv(dev, THIS)
+    world.codes[failing] = 7
+    assert dev.main(["test", "-k", "word"]) == 7
+    assert failing in world.ran[-1]
+    if failing == "pytest":
+        assert world.ran[-1][-2:] == ["-k", "word"]
+
+
+def test_compare_runs_the_command_of_the_readme(dev, world):
+    assert dev.main(["compare"]) == 0
+    assert world.ran[-1][-10:] == [
+        *("latentroute", "compare", "--task", "digits"),
+        *("--methods", "exact,score-function,hard-em,topk-buffer"),
+        *("--seeds", "4", "--out", "runs/digits"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["--seeds=2"], {"--task", "--methods", "--out"}),
+        (["--task", "rules"], {"--methods", "--seeds"}),
+        (["--data", "a.csv", "--target", "y"], {"--methods", "--seeds"}),
+        (["--config", "a.yaml"], set()),
+        (["--json"], {"--task", "--methods", "--seeds", "--out"}),
+    ],
+)
+def test_what_is_given_replaces_the_defaults(dev, given, kept):
+    found = dev.compare_arguments(given)
+    assert found[-len(given) :] == given
+    assert {word for word in found[: -len(given)] if word.startswith("--")} == kept
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 14)])
+def test_an_unsupported_python_is_refused_with_one_that_is_there(dev, version):
+    with pytest.raises(dev.Problem, match=r"3\.11 to 3\.13 .*run python3\.12 dev\.py"):
+        dev.check_python(version, ["python3.12"])
+    with pytest.raises(dev.Problem, match=r"install Python 3\.13"):
+        dev.check_python(version, [])
+
+
+def test_the_supported_pythons_are_those_of_pyproject(dev):
+    for minor in (11, 12, 13):
+        dev.check_python((3, minor), [])
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'requires-python = ">=3.11"' in text
+
+
+def test_paths_of_windows(dev, monkeypatch):
+    monkeypatch.setattr(dev.os, "name", "nt")
+    assert dev.venv_python() == dev.VENV / "Scripts/python.exe"
+
+
+def test_bad_usage(dev, capsys):
+    assert dev.main([]) == 2
+    assert dev.main(["--help"]) == 0
+    assert "python3 dev.py compare" in capsys.readouterr().out
+    assert dev.main(["tset"]) == 2
+    assert "compare, test, docs, install" in capsys.readouterr().err
+    assert dev.main(["install", "x"]) == 2
+
+
+def test_the_exit_code_of_a_signal(dev):
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert dev.run([sys.executable, "-S", "-c", kill]) == 128 + 9
+
+
+def test_the_file_is_standard_library_alone():
+    script = "import runpy, sys; runpy.run_path(sys.argv[1]); print('fine')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(ROOT / "dev.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "fine\n", done.stderr
