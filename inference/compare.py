@@ -155,6 +155,8 @@ def _run(
 
     attrs = {"method": label, "seed": seed, "task": task.name, **settings}
     attrs["config"] = json.dumps(repr(method))
+    for labels in ("class_names", "feature_names"):
+        attrs[labels] = list(getattr(task, labels, ()))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make(task)
@@ -189,7 +191,7 @@ def _tree(
     """The runs, the table of them, and how they were made."""
     from xarray import DataTree
 
-    from ..analysis import summary
+    from ..analysis import summary, summary_dataset
 
     tree: DataTree = DataTree.from_dict(dict(runs))
     tree.attrs = {
@@ -204,8 +206,7 @@ def _tree(
             {name: importlib.metadata.version(name) for name in _RECORDED}
         ),
     }
-    table = summary(tree)
-    tree["summary"] = DataTree(table.rename_axis("method").to_xarray())
+    tree["summary"] = DataTree(summary_dataset(summary(tree)))
     return tree
 
 

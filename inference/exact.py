@@ -12,7 +12,6 @@ from torch import Tensor
 from ..models.checks import check_choice
 from .objective import Method, Model, Objective
 from .plan import check_memory
-from .structure import Structure
 from .tables import sum_routes
 from .terms import Terms
 
@@ -80,24 +79,27 @@ class _ExactObjective(Objective):
         if len(x) > self._fits:
             check_memory(structure, len(x), self._method.memory_limit)
             self._fits = len(x)
+        scale = self._data_scale(len(x))
         terms = self._program.enumerate(*args)
         if self._method.target == "router-elbo":
-            return -expected_likelihood(terms, structure).mean()
-        scale = self._data_scale(len(x))
+            return -expected_likelihood(terms, scale * len(x)).mean()
         value = sum_routes(terms, structure, data_scale=scale)
         return -value / (scale * len(x)) if structure.coupled else -value.mean()
 
 
-def expected_likelihood(terms: Terms, structure: Structure) -> Tensor:
+def expected_likelihood(terms: Terms, n_data: float) -> Tensor:
     """E_{p(a|x)} log p(y | x, a) from the terms of an enumerated run.
+
+    Args:
+        terms: What :meth:`RoutedProgram.enumerate` gives.
+        n_data: Examples of the data, which share what is observed outside the plate.
 
     Returns:
         (N,) per example; a static site's expectation is taken too.
     """
-    log_prior = torch.stack(
-        torch.broadcast_tensors(terms.likelihood, *terms.prior.values())
-    )[1:].sum(0)
-    weight = log_prior.exp()
+    likelihood = terms.likelihood + terms.static_likelihood / n_data
+    likelihood, *log_prior = torch.broadcast_tensors(likelihood, *terms.prior.values())
+    weight = torch.stack(log_prior).sum(0).exp()
     # A route of probability zero counts for nothing, whatever its likelihood.
-    value = torch.where(weight > 0, terms.likelihood, 0.0) * weight
+    value = torch.where(weight > 0, likelihood, 0.0) * weight
     return value.flatten(0, -2).sum(0) if value.dim() > 1 else value

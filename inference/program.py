@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class RoutedProgram:
             return _support(site, first - i)
 
         dims = {site.name: -2 - i for i, site in enumerate(sites)}
-        terms = self._try_broadcast("enumerate", args, assign)
+        terms = self._try_broadcast("enumerate", args, assign, dims)
         if terms is None:
             runs = [self.given(*args, routes=row) for row in all_routes(sites)]
             terms = enumerate_terms(runs, sites)
@@ -98,7 +99,7 @@ class RoutedProgram:
                 return _support(site, dims[site.name] + 1 - self._nesting)
             return _draw(site, shape)
 
-        terms = self._try_broadcast("mix", args, assign)
+        terms = self._try_broadcast("mix", args, assign, dims)
         if terms is None:
             raise ValueError(
                 "the program does not broadcast over routes on the left, so its sites "
@@ -156,7 +157,11 @@ class RoutedProgram:
         return read_terms(record.sites, self._structure)
 
     def _try_broadcast(
-        self, way: str, args: Any, assign: Callable[[Site, int], Tensor]
+        self,
+        way: str,
+        args: Any,
+        assign: Callable[[Site, int], Tensor],
+        dims: Mapping[str, int] = MappingProxyType({}),
     ) -> Terms | None:
         """Terms of a broadcasting run; None for a program that does not broadcast."""
         if not self._broadcasts.get(way, True):
@@ -165,7 +170,7 @@ class RoutedProgram:
             return self._run(args, assign)
         try:
             terms = self._run(args, assign)
-            reason = self._doubt(terms, args)
+            reason = self._doubt(terms, args, dims)
         except _SHAPE_ERRORS as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         self._broadcasts[way] = reason is None
@@ -179,7 +184,7 @@ class RoutedProgram:
         )
         return None
 
-    def _doubt(self, terms: Terms, args: Any) -> str | None:
+    def _doubt(self, terms: Terms, args: Any, dims: Mapping[str, int]) -> str | None:
         """How a broadcasting run differs from a plain one at the same routes."""
         sites = self.structure(*args).sites
         if not sites:
@@ -189,7 +194,7 @@ class RoutedProgram:
             return self._run(args, _natural(sites, routes))
 
         with torch.no_grad(), untouched_randomness():
-            return disagreement(terms, plain, [site.name for site in sites])
+            return disagreement(terms, self.structure(*args), plain, dims)
 
     def peek(self, *args: Any, routes: Tensor) -> Float[Tensor, "paths examples m"]:
         """The next site's log-probabilities after the first choices of some paths.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -75,8 +76,36 @@ def eliminate(factors: list[Tensor], dims: Mapping[str, int]) -> list[Tensor]:
         if not touched:  # one choice, of probability one
             continue
         factors = [f for f in factors if f.dim() < -dim or f.shape[dim] == 1]
-        factors.append(torch.logsumexp(_add(touched), dim, keepdim=True))
+        factors.append(logsumexp(_add(touched), dim))
     return factors
+
+
+def logsumexp(values: Tensor, dim: int) -> Tensor:
+    """log sum exp over one dimension, which is kept.
+
+    As torch's, but where every value is -inf, a route that a program forbids, the
+    gradient is zero and not NaN.
+    """
+    result: Tensor = _LogSumExp.apply(values, dim)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogSumExp(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, dim: int) -> Tensor:
+        return torch.logsumexp(values, dim, keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        values, total = ctx.saved_tensors
+        finite = total.masked_fill(torch.isneginf(total), 0.0)
+        return gradient * torch.exp(values - finite), None
 
 
 def _add(factors: list[Tensor]) -> Tensor:

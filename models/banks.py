@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -88,9 +89,7 @@ class ModuleBank(nn.Module):
             (*broadcast of batch and route, out), K times as wide where concatenated.
         """
         routes = [route] if isinstance(route, Tensor) else list(route)
-        every = None
-        if any(is_enumerated(a, self.n_modules) or relaxation_of(a) for a in routes):
-            every = self._evaluate.every(z)  # (M, *batch, out)
+        every = cache(lambda: self._evaluate.every(z))  # (M, *batch, out)
         values = [self._value(z, a, every) for a in routes]
         if len(routes) == 1:
             return values[0]
@@ -111,13 +110,18 @@ class ModuleBank(nn.Module):
             return total
         return torch.cat(torch.broadcast_tensors(*values), -1)
 
-    def _value(self, z: Tensor, route: Tensor, every: Tensor | None) -> Tensor:
+    def _value(self, z: Tensor, route: Tensor, every: Callable[[], Tensor]) -> Tensor:
         relaxation = relaxation_of(route)
-        if every is not None and relaxation is not None:
+        if relaxation is not None:
             relaxation.used = True
-            return _mix(every, relaxation.weights)
-        if every is not None and is_enumerated(route, self.n_modules):
-            return _place(every, route.dim())
+            return _mix(every(), relaxation.weights)
+        if is_enumerated(route, self.n_modules):
+            axis = z.dim() - 1 - route.dim()
+            if axis < 0 or z.shape[axis] == 1:
+                return _place(every(), route.dim())
+            # z depends on this very route already: module m acts on its m-th slice.
+            own = self._evaluate.each(z.movedim(axis, 0))
+            return own.movedim(0, axis)
         batch = torch.broadcast_shapes(z.shape[:-1], route.shape)
         rows = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
         chosen = self._evaluate.chosen(rows, route.expand(batch).reshape(-1).long())
@@ -144,6 +148,14 @@ class _ModuleList(nn.Module):
         values = torch.stack([module(rows) for module in self._modules_in_order()])
         every: Tensor = values.unflatten(1, z.shape[:-1])
         return every
+
+    def each(self, z: Float[Tensor, "m *batch into"]) -> Float[Tensor, "m *batch out"]:
+        """Module m's value at the m-th block of rows."""
+        blocks = z.reshape(len(z), -1, z.shape[-1])
+        calls = zip(self._modules_in_order(), blocks, strict=True)
+        values = torch.stack([module(rows) for module, rows in calls])
+        each: Tensor = values.unflatten(1, z.shape[1:-1])
+        return each
 
     def chosen(
         self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]

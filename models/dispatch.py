@@ -104,11 +104,19 @@ class AffineStack(nn.Module):
 
     def every(self, z: Float[Tensor, "*batch into"]) -> Float[Tensor, "m *batch out"]:
         """Each module's value at every row, each evaluated once over the batch."""
-        h = z.reshape(-1, z.shape[-1])
+        every: Tensor = self._run(z.reshape(-1, z.shape[-1])).unflatten(1, z.shape[:-1])
+        return every
+
+    def each(self, z: Float[Tensor, "m *batch into"]) -> Float[Tensor, "m *batch out"]:
+        """Module m's value at the m-th block of rows."""
+        blocks = self._run(z.reshape(len(z), -1, z.shape[-1]))
+        each: Tensor = blocks.unflatten(1, z.shape[1:-1])
+        return each
+
+    def _run(self, h: Tensor) -> Tensor:
         for stage in self.stages:
             h = stage.every(h) if isinstance(stage, StackedAffine) else stage(h)
-        every: Tensor = h.unflatten(1, z.shape[:-1])
-        return every
+        return h
 
     def chosen(
         self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]

@@ -83,6 +83,35 @@ def tabulate(
     )
 
 
+def tabulate_rows(
+    model: Callable[..., Any], args: tuple[Any, ...], sites: Mapping[str, Choice]
+) -> Table:
+    """The same, in one run: each example at each route is a row of a larger batch.
+
+    For programs whose sites are all dynamic and whose arguments are rows.
+    """
+    n, sizes = len(args[0]), tuple(len(site.support) for site in sites.values())
+    assert not any(site.static for site in sites.values())
+    routes = torch.tensor(list(itertools.product(*map(range, sizes))))
+    rows = [arg.repeat(len(routes), *(1,) * (arg.dim() - 1)) for arg in args]
+    values = {
+        name: site.support[routes[:, i].repeat_interleave(n)]
+        for i, (name, site) in enumerate(sites.items())
+    }
+    prior, likelihood, *outer = _terms(model, tuple(rows), values)
+    assert not any(outer), "something stands outside the plate"
+    none = prior.new_zeros(len(routes))
+    return Table(
+        routes,
+        sizes,
+        (False,) * len(sizes),
+        prior.unflatten(0, (-1, n)),
+        likelihood.unflatten(0, (-1, n)),
+        none,
+        none,
+    )
+
+
 def _terms(
     model: Callable[..., Any], args: tuple[Any, ...], values: Mapping[str, Tensor]
 ) -> list[Tensor]:

@@ -8,22 +8,22 @@ options of just these, from the fields of their dataclasses. So a YAML file and
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from .cli import PROG, UsageError
-from .cli_choice import Choice, guess
+from .cli import PROG
+from .cli_choice import Choice
+from .cli_parts import is_part, part_config, part_names
 
 OWN_DATA = ("path", "target", "missing")  # fields of the table that have plain flags
 NETWORK = "network"
-POSITIVE = {"PositiveInt": "a whole number", "PositiveFloat": "a number"}
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -32,10 +32,13 @@ class HelpFormatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         """The help text with the default behind it."""
         text, value = action.help or "", action.default
-        if value is None or isinstance(value, bool) or value in ((), argparse.SUPPRESS):
+        if value in (None, (), argparse.SUPPRESS) or action.nargs == 0:
             return text
-        shown = ",".join(value) if isinstance(value, list) else value
-        shown = list(value) if isinstance(value, tuple) else shown
+        if isinstance(value, dict):  # a part
+            value = str(value["class_path"]).rpartition(".")[2]
+        shown = list(value) if isinstance(value, tuple) else value
+        shown = ",".join(value) if isinstance(value, list) else str(shown)
+        shown = shown.lower() if isinstance(value, bool) else shown
         return f"{text} (default: {shown})".replace("%", "%%")
 
 
@@ -145,12 +148,12 @@ def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
 def options_of(spec: Any) -> Iterator[Option]:
     """Fields of a frozen dataclass, or of a value of one, that a flag can hold."""
     kind = spec if isinstance(spec, type) else type(spec)
-    hints = inspect.get_annotations(kind, eval_str=True)
-    texts = _help_texts(kind)
-    for name in getattr(kind, "__dataclass_fields__", {}):
-        if name in hints and is_plain(hints[name]):
-            default = getattr(spec, name, None)
-            yield Option(name, hints[name], default, texts.get(name, ""))
+    hints, texts = get_type_hints(kind), _help_texts(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if field.init and (is_plain(hint) or is_part(hint)):
+            default = getattr(spec, field.name, None)
+            yield Option(field.name, hint, default, texts.get(field.name, ""))
 
 
 def network_options(network: type) -> Iterator[Option]:
@@ -184,7 +187,7 @@ def _add_group(
         group.add_argument(
             f"--{key}.{option.name}",
             type=option.hint,
-            default=option.default,
+            default=part_config(option.default),
             help=option.help,
             metavar=_metavar(option.hint),
         )
@@ -192,14 +195,20 @@ def _add_group(
 
 def _metavar(hint: Any) -> str:
     """What stands for a value in the help: the accepted words, or its kind."""
+    if is_part(hint):
+        return _braced(part_names(hint))
     if get_origin(hint) is Literal:
-        return f"{{{','.join(map(str, get_args(hint)))}}}"
+        return _braced(get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         kinds = [part for part in get_args(hint) if part is not NoneType]
         return "|".join(map(_metavar, kinds))
     if get_origin(hint) is not None:
         return "LIST"
     return "{true,false}" if hint is bool else str(hint.__name__).upper()
+
+
+def _braced(words: Iterable[object]) -> str:
+    return f"{{{','.join(map(str, words))}}}"
 
 
 def _help_texts(kind: type) -> dict[str, str]:
@@ -211,64 +220,3 @@ def _help_texts(kind: type) -> dict[str, str]:
 def _plain_text(markup: str) -> str:
     """A docstring's words without its marks, as argparse wants them."""
     return " ".join(markup.replace("``", "").split())
-
-
-def parse(parser: ArgumentParser, words: Sequence[str], choice: Choice) -> Namespace:
-    """Parse a command line.
-
-    Raises:
-        UsageError: With one line that names the option and what is accepted.
-    """
-    try:
-        options = parser.parse_args(list(words))
-    except ArgumentError as error:
-        raise UsageError(_explain(parser, str(error), choice)) from error
-    if not choice.own_data and (options.target or options.missing):
-        raise UsageError("--target and --missing need --data FILE")
-    for name, value in vars(options).items():  # what is saved must be builtin types
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            options[name] = int(value) if isinstance(value, int) else float(value)
-    return options
-
-
-def _explain(parser: ArgumentParser, message: str, choice: Choice) -> str:
-    """A message of jsonargparse in one line, with the option as it is typed."""
-    line = " ".join(message.split())
-    strange = re.match(r"unrecognized arguments: (--[^\s=]+)", line)
-    strange = strange or re.match(r"Option '([^']+)' is not accepted", line)
-    if strange:
-        return _unknown(parser, strange[1].removeprefix("--"), choice)
-    line = re.sub(
-        r'^Parser key "([^"]+)": ?', lambda m: f"{_flag(parser, m[1])}: ", line
-    )
-    line = re.sub(r"<class '(\w+)'>", r"\1", line)
-    for ours, said in (
-        ("a whole number", "PositiveInt"),
-        ("a number", "PositiveFloat"),
-    ):
-        line = line.replace(f"Not of type {said}", f"expected {ours} above 0")
-    return line.replace("typing.", "")
-
-
-def _unknown(parser: ArgumentParser, name: str, choice: Choice) -> str:
-    """What to say of an option that there is not."""
-    from .inference import METHODS
-    from .tasks import TASKS
-
-    key = name.partition(".")[0]
-    chosen = {choice.task, *choice.methods}
-    for flag, names in (("--task", TASKS), ("--methods", METHODS)):
-        if key.replace("_", "-") in names and key.replace("_", "-") not in chosen:
-            return f"--{name} belongs to {flag} {key}, which is not chosen"
-    flags = [f for action in parser._actions for f in action.option_strings]
-    same = [flag for flag in flags if flag.startswith(f"--{key}.")]
-    listed = f"; accepted: {', '.join(same)}" if same else ""
-    return f"unknown option --{name}{guess(f'--{name}', flags)}{listed}"
-
-
-def _flag(parser: ArgumentParser, key: str) -> str:
-    """The flag of a key of the configuration."""
-    for action in parser._actions:
-        if action.dest == key and action.option_strings:
-            return str(action.option_strings[-1])
-    return f"--{key}"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
@@ -18,7 +17,6 @@ from .cli_options import (
     add_chosen,
     add_training,
     base_parser,
-    parse,
 )
 from .cli_output import (
     CHECKPOINT_FILE,
@@ -29,19 +27,17 @@ from .cli_output import (
     tell,
     writable_folder,
 )
+from .cli_parse import parse
 
 if TYPE_CHECKING:
     from .inference import Fit, Method
     from .tasks import Task
 
-NOT_SAVED = ("out", "json", "resume")  # of the one call, not of its result
-
 
 def compare(words: Sequence[str]) -> int:
     """``latentroute compare``: methods x seeds, a table, figures and a report."""
     choice = choose(words, "methods")
-    parser = _compare_parser(choice)
-    options = parse(parser, words, choice)
+    options, config = parse(_compare_parser(choice), words, choice)
     methods = {name: _method(name, options) for name in choice.methods}
     out = writable_folder(options.out or f"runs/{_name(choice, options)}")
     task = _task(choice, options)
@@ -60,7 +56,7 @@ def compare(words: Sequence[str]) -> int:
         draws=options.draws,
         progress=True,
     )
-    _save_options(parser, options, out)
+    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
     tree.attrs["description"] = task.description
     tree.attrs["command"] = shlex.join([PROG, "compare", *words])
     saved = save(tree, out / COMPARISON_FILE)
@@ -72,8 +68,7 @@ def train(words: Sequence[str]) -> int:
     choice = choose(words, "method")
     if len(choice.methods) != 1:
         raise UsageError(f"--method takes one name, got {', '.join(choice.methods)}")
-    parser = _train_parser(choice)
-    options = parse(parser, words, choice)
+    options, config = parse(_train_parser(choice), words, choice)
     (name,) = choice.methods
     method = _method(name, options)
     default_out = f"runs/{_name(choice, options)}-{name}"
@@ -84,7 +79,7 @@ def train(words: Sequence[str]) -> int:
     from .analysis import save, to_datatree
 
     result = _fit(task, method, options, out)
-    _save_options(parser, options, out)
+    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
     tree = to_datatree(
         result.model,
         task.test,
@@ -218,14 +213,6 @@ def _add_output(group: Any, default: str) -> None:
         help=f"folder to write to, made if it is missing (default: {default})",
     )
     group.add_argument("--json", action="store_true", help="JSON in place of a table")
-
-
-def _save_options(parser: ArgumentParser, options: Namespace, out: Path) -> None:
-    """Every option's value, for ``--config``: defaults may change."""
-    values = yaml.safe_load(parser.dump(options))
-    kept = {name: v for name, v in values.items() if name not in NOT_SAVED}
-    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-    (out / OPTIONS_FILE).write_text(text, encoding="utf-8")
 
 
 def _method(name: str, options: Namespace) -> Method:
