@@ -31,9 +31,8 @@ def compare(
     methods: Sequence[str] | Mapping[str, Method] = tuple(METHODS),
     seeds: int | Sequence[int] = 4,
     *,
-    model: Callable[[Any], Model] | None = None,
+    model: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]] | None = None,
     network: Mapping[str, Any] | None = None,
-    parameters: Callable[[Model], Sequence[Tensor]] | None = None,
     steps: int = 1500,
     batch_size: int = 128,
     lr: float = 1e-2,
@@ -49,10 +48,10 @@ def compare(
         task: A task, or the name of one.
         methods: Names in ``METHODS``, or a mapping from labels to methods as values.
         seeds: How many seeds (0, 1, ..), or which.
-        model: Makes the model from the task; by default :func:`default_network`. It is
-            called with torch seeded.
+        model: Makes the model from the task, anew for each run and with torch seeded:
+            an ``nn.Module``, or a plain function and the tensors to train as a pair.
+            By default :func:`default_network`.
         network: Options of the default network, in place of the task's suggestions.
-        parameters: Gives the tensors to train of a model that is no ``nn.Module``.
         steps: Optimiser steps a run.
         batch_size: Examples a step.
         lr: Adam's learning rate.
@@ -88,7 +87,7 @@ def compare(
                 done = f"[{len(runs) + 1}/{len(chosen) * len(numbers)}]"
                 print(f"{done} {label}, seed {seed}", file=sys.stderr, flush=True)
             runs[name] = _run(
-                task, make, parameters, label, method, seed, settings, draws, progress
+                task, make, label, method, seed, settings, draws, progress
             )
     return _tree(task, runs, chosen, numbers, settings)
 
@@ -139,8 +138,7 @@ def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
 
 def _run(
     task: Any,
-    make: Callable[[Any], Model],
-    parameters: Callable[[Model], Sequence[Tensor]] | None,
+    make: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]],
     label: str,
     method: Method,
     seed: int,
@@ -159,8 +157,8 @@ def _run(
         attrs[labels] = list(getattr(task, labels, ()))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = make(task)
-    own = None if parameters is None else parameters(model)
+        made = make(task)
+    model, own = made if isinstance(made, tuple) else (made, None)
     try:
         result = fit(
             model,
