@@ -45,29 +45,30 @@ def posterior_routes(
 ) -> StyledFigure:
     """Posterior p(a_l|x,y) of each example: a column an example, a colour a module.
 
-    Examples are sorted by class (or target), within a class by their most probable
-    route. Of a comparison, each method's seed with the highest test log-likelihood is
-    shown, one row a method.
+    Examples are grouped by their true module where that is known, else sorted by class
+    or target; within a group by their most probable route. Of a comparison, each
+    method's seed with the highest test log-likelihood is shown, one row a method.
 
     Args:
         tree: One run, or a comparison.
-        feature: Sort by this input feature rather than by the target.
+        feature: Sort by this input feature instead.
         output: Sort by this target where there are several.
 
     Raises:
         ValueError: No run finished, or no such feature or output.
     """
     shown = [_best(found) for found in finished(tree).values()]
-    sorts = [_sort(run.tree, feature, output) for run in shown]
     routings = [dataset(run.tree, "routing") for run in shown]
     sites = [str(site) for site in routings[0]["site"].values]
+    sorts = [_sorts(run.tree, len(sites), feature, output) for run in shown]
+    first = sorts[0][0]
     n_modules = max(int(routing["n_choices"].values.max()) for routing in routings)
     colours = module_colours(n_modules)
     # many runs: a row each, a column a site; one run: a row each site, to compare them
     several = len(shown) > 1
     rows, columns = (len(shown), len(sites)) if several else (len(sites), 1)
     task = str(tree.attrs.get("task", "one task"))
-    title = f"Posterior over modules by {sorts[0].name}: {task}"
+    title = f"Posterior over modules by {first.name}: {task}"
     with style():
         figure = new_figure(
             title if several else f"{title}, {shown[0].method}",
@@ -76,15 +77,16 @@ def posterior_routes(
         )
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         panels = grid if several else grid.T  # (runs, sites)
-        for routing, sort, line in zip(routings, sorts, panels, strict=True):
+        for routing, by_site, line in zip(routings, sorts, panels, strict=True):
             for site, axes in enumerate(line):
-                _panel(axes, routing, site, sort, colours)
-        if all(np.array_equal(sorts[0].values, sort.values) for sort in sorts):
+                _panel(axes, routing, site, by_site[site], colours)
+        orders = [sort.values for by_site in sorts for sort in by_site]
+        if all(np.array_equal(orders[0], order) for order in orders):
             for axes in grid[:-1].flat:
                 axes.tick_params(labelbottom=False)
-        how = "grouped" if sorts[0].labels else "sorted"
+        how = "grouped" if first.labels else "sorted"
         for axes in grid[-1]:
-            axes.set_xlabel(f"test examples, {how} by {sorts[0].name}")
+            axes.set_xlabel(f"test examples, {how} by {first.name}")
         names = [f"{wrapped(run.method)}\n{run.seed}" for run in shown]
         _name_panels(panels, names if several else [], sites)
         _legend(figure, colours)
@@ -106,6 +108,30 @@ def _legend(figure: StyledFigure, colours: list[str]) -> None:
 def _best(found: list[Run]) -> Run:
     """The run with the highest test log-likelihood."""
     return max(found, key=lambda run: float(pointwise_log_lik(run.tree).mean()))
+
+
+def _truth(tree: xr.DataTree, n_sites: int | None = None) -> NDArray[np.int64] | None:
+    """(N, sites) true modules, where they are known for these sites."""
+    if "constant_data" not in tree.children:
+        return None
+    known = dataset(tree, "constant_data").get("routes_true")
+    if known is None or n_sites not in (None, known.shape[1]):
+        return None
+    truth: NDArray[np.int64] = known.values.astype(np.int64)
+    return truth
+
+
+def _sorts(
+    tree: xr.DataTree, n_sites: int, feature: int | None, output: int
+) -> list[Sort]:
+    """What to sort the examples of each site's panel by."""
+    truth = _truth(tree, n_sites)
+    if feature is not None or truth is None:
+        return [_sort(tree, feature, output)] * n_sites
+    return [
+        Sort("true module", column, {m: str(m) for m in np.unique(column).tolist()})
+        for column in truth.T
+    ]
 
 
 def _sort(tree: xr.DataTree, feature: int | None, output: int) -> Sort:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from latentroute.analysis import tree_from_evaluation
 from latentroute.analysis.plots import posterior_routes
 
 
@@ -56,6 +57,29 @@ def test_a_column_is_the_same_example_at_every_site(run_tree):
     np.testing.assert_allclose(
         drawn[np.lexsort(drawn.T)], pairs[np.lexsort(pairs.T)], rtol=1e-4, atol=1e-6
     )
+
+
+def test_where_the_true_modules_are_known_each_site_is_grouped_by_its_own(data):
+    made = data(n_choices=(3, 2), classes=None)
+    tree = tree_from_evaluation(
+        made.evaluation,
+        made.x,
+        made.y,
+        routes=made.routes,
+        attrs={"method": "exact", "seed": 0, "task": "toy"},
+    )
+    for site, axes in enumerate(posterior_routes(tree).axes):
+        drawn, probs = heights(axes), probabilities(tree, site)
+        truth, start = made.routes[:, site].numpy(), 0
+        for m in np.unique(truth):
+            expected = probs[truth == m][:, : len(drawn)]
+            columns = drawn[:, start : start + len(expected)].T
+            start += len(expected)
+            np.testing.assert_allclose(
+                np.sort(columns, 0), np.sort(expected, 0), rtol=1e-4, atol=1e-6
+            )
+        assert labels(axes) == [str(m) for m in np.unique(truth)]
+    assert axes.get_xlabel() == "test examples, grouped by true module"
 
 
 def test_within_a_class_by_most_probable_module(run_tree):
