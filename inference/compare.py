@@ -19,6 +19,7 @@ from ..models.layered import LayeredNetwork
 from .fit import fit
 from .methods import METHODS, get_method
 from .objective import Method, Model
+from .regularisers import Regulariser
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -36,6 +37,7 @@ def compare(
     steps: int = 1500,
     batch_size: int = 128,
     lr: float = 1e-2,
+    regularisers: Sequence[Regulariser] = (),
     draws: int = 100,
     progress: bool = False,
 ) -> DataTree:
@@ -55,6 +57,7 @@ def compare(
         steps: Optimiser steps a run.
         batch_size: Examples a step.
         lr: Adam's learning rate.
+        regularisers: Parts that every method's loss gets.
         draws: Posterior draws of the routes kept for each test example.
         progress: Show progress on stderr.
 
@@ -77,7 +80,7 @@ def compare(
     if not numbers:
         raise ValueError(f"seeds must be at least one, got {seeds!r}")
     make = model or (lambda t: default_network(t, **(network or {})))
-    settings = {"steps": steps, "batch_size": batch_size, "lr": lr}
+    settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "lr": lr}
     check_count("draws", draws)
     runs: dict[str, DataTree] = {}
     for label, method in chosen.items():
@@ -87,9 +90,12 @@ def compare(
                 done = f"[{len(runs) + 1}/{len(chosen) * len(numbers)}]"
                 print(f"{done} {label}, seed {seed}", file=sys.stderr, flush=True)
             runs[name] = _run(
-                task, make, label, method, seed, settings, draws, progress
+                task, make, label, method, seed, settings, draws, progress, regularisers
             )
-    return _tree(task, runs, chosen, numbers, settings)
+    if regularisers:
+        settings["regularisers"] = repr(list(regularisers))
+    sizes = None if model is not None else network_options(task, **(network or {}))
+    return _tree(task, runs, chosen, numbers, settings, sizes)
 
 
 def default_network(task: Any, **network: Any) -> LayeredNetwork:
@@ -100,11 +106,14 @@ def default_network(task: Any, **network: Any) -> LayeredNetwork:
         **network: Options of :class:`~latentroute.models.LayeredNetwork` in their
             place.
     """
-    sizes = {"n_layers": 2, "n_modules": 4, "hidden_features": 32}
-    options = {**sizes, **task.network, **network}
-    return LayeredNetwork(
-        task.in_features, task.out_features, **{"head": task.head, **options}
-    )
+    options = network_options(task, **network)
+    return LayeredNetwork(task.in_features, task.out_features, **options)
+
+
+def network_options(task: Any, **network: Any) -> dict[str, Any]:
+    """The options of :func:`default_network`: ours, the task's, then the given ones."""
+    sizes = {"n_layers": 2, "n_modules": 4, "hidden_features": 32, "head": task.head}
+    return {**sizes, **task.network, **network}
 
 
 def prior_log_likelihood(task: Any) -> float:
@@ -145,6 +154,7 @@ def _run(
     settings: Mapping[str, Any],
     draws: int,
     progress: bool,
+    regularisers: Sequence[Regulariser],
 ) -> DataTree:
     """One run as a tree; of a failed one, the error alone."""
     from xarray import DataTree
@@ -153,6 +163,8 @@ def _run(
 
     attrs = {"method": label, "seed": seed, "task": task.name, **settings}
     attrs["config"] = json.dumps(repr(method))
+    if regularisers:
+        attrs["regularisers"] = repr(list(regularisers))
     for labels in ("class_names", "feature_names"):
         attrs[labels] = list(getattr(task, labels, ()))
     with torch.random.fork_rng():
@@ -167,6 +179,7 @@ def _run(
             parameters=own,
             seed=seed,
             progress=progress,
+            regularisers=regularisers,
             **settings,
         )
     except FloatingPointError as error:
@@ -175,7 +188,12 @@ def _run(
         return failed
     attrs["wall_time"] = result.seconds
     return to_datatree(
-        model, task.test, draws=draws, seed=seed, history=result.history, attrs=attrs
+        result.evaluated,
+        task.test,
+        draws=draws,
+        seed=seed,
+        history=result.history,
+        attrs=attrs,
     )
 
 
@@ -185,6 +203,7 @@ def _tree(
     methods: dict[str, Method],
     seeds: Sequence[int],
     settings: Mapping[str, Any],
+    network: Mapping[str, Any] | None,
 ) -> DataTree:
     """The runs, the table of them, and how they were made."""
     from xarray import DataTree
@@ -194,6 +213,7 @@ def _tree(
     tree: DataTree = DataTree.from_dict(dict(runs))
     tree.attrs = {
         "task": task.name,
+        "network": json.dumps(network),
         "seeds": json.dumps(list(seeds)),
         "methods": json.dumps({label: repr(m) for label, m in methods.items()}),
         "settings": json.dumps(dict(settings)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .methods import build, get_method
 from .objective import Method, Model, Objective
 from .progress import Progress
+from .regularisers import Regulariser
 
 _MONITORED = 256  # examples on which entropies and validation are followed
 
@@ -45,6 +46,15 @@ class Fit(NamedTuple):
     objective: Objective
     seconds: float
 
+    @property
+    def evaluated(self) -> Model:
+        """What to evaluate: the model, or what the method trained in its place.
+
+        ``sparsemax`` trains the model with sparse routers, another program over the
+        same parameters; for most methods this is ``model`` itself.
+        """
+        return self.objective.evaluated
+
 
 def fit(
     model: Model,
@@ -56,6 +66,7 @@ def fit(
     batch_size: int = 128,
     lr: float = 1e-2,
     seed: int = 0,
+    regularisers: Sequence[Regulariser] = (),
     log_every: int | None = None,
     progress: bool = False,
     checkpoint: str | Path | None = None,
@@ -79,6 +90,9 @@ def fit(
         batch_size: Examples a step, at most.
         lr: Adam's learning rate.
         seed: Of batches, samples and buffers; the model's own start is the caller's.
+        regularisers: Parts to add to the loss, as
+            :class:`~latentroute.inference.regularisers.StateEntropy`; values, as the
+            method is, so a resumed run must have the same.
         log_every: Steps between measurements; by default a fiftieth of all.
         progress: Show a progress bar on stderr (plain lines where that is no terminal).
         checkpoint: A folder for checkpoints, written at the end and at every
@@ -119,8 +133,11 @@ def fit(
         n_data=len(x),
         example=_batch(x, y, torch.arange(min(len(x), 2)), device),
         seed=seed,
+        regularisers=regularisers,
     )
     settings = {"method": repr(method), "batch_size": batch_size, "lr": lr}
+    if regularisers:
+        settings["regularisers"] = repr(list(regularisers))
     run = _Run(
         objective,
         torch.optim.Adam(objective.parameters(), lr=lr),
@@ -133,7 +150,7 @@ def fit(
         _batch(x, y, index, device)
         for index in _batches(len(x), batch_size, seed, run.step)
     )
-    monitor = _Monitor(model, data, x, y, device)
+    monitor = _Monitor(objective.evaluated, data, x, y, device)
     with Progress(steps, enabled=progress, start=run.step) as bar:
         run.train(
             batches,
@@ -184,17 +201,25 @@ class _Run:
 
     def _update(self, x: Tensor, y: Tensor | None, index: Tensor) -> None:
         self.optimiser.zero_grad()
-        loss = self.objective(x, y, index)
-        value = loss.item()
         self.step += 1
+        try:
+            loss = self.objective(x, y, index)
+        except ValueError as error:  # a distribution that refuses its parameters
+            if all(torch.isfinite(p).all() for p in self.objective.parameters()):
+                raise
+            raise self._diverged("a parameter is NaN or infinite") from error
+        value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {value} at step {self.step}: try a smaller lr, and look "
-                "at the model's log-probabilities on this batch"
-            )
+            raise self._diverged(f"the loss is {value}")
         loss.backward()
         self.optimiser.step()
         self.history.append({"step": self.step, "loss": value})
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"{what} at step {self.step}: try a smaller lr, and look at the model's "
+            "log-probabilities"
+        )
 
     def _save(self) -> None:
         if self.folder is None:
@@ -218,7 +243,13 @@ class _Run:
             return
         self.step, self.seconds = state["step"], state["seconds"]
         self.history = state["history"]
-        self.objective.load_state_dict(state["objective"])
+        try:
+            self.objective.load_state_dict(state["objective"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint in {self.folder} is of another model: its parameters "
+                "have other names or shapes"
+            ) from error
         self.optimiser.load_state_dict(state["optimiser"])
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from .cli import PROG
@@ -34,7 +35,7 @@ class HelpFormatter(argparse.HelpFormatter):
         text, value = action.help or "", action.default
         if value in (None, (), argparse.SUPPRESS) or action.nargs == 0:
             return text
-        if isinstance(value, dict):  # a part
+        if isinstance(value, Mapping | Namespace):  # a part
             value = str(value["class_path"]).rpartition(".")[2]
         shown = list(value) if isinstance(value, tuple) else value
         shown = ",".join(value) if isinstance(value, list) else str(shown)
@@ -219,4 +220,4 @@ def _help_texts(kind: type) -> dict[str, str]:
 
 def _plain_text(markup: str) -> str:
     """A docstring's words without its marks, as argparse wants them."""
-    return " ".join(markup.replace("``", "").split())
+    return " ".join(re.sub(r":\w+:`~?|`", "", markup).split())

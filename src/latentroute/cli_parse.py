@@ -43,13 +43,14 @@ def parse(parser: ArgumentParser, words: Sequence[str], choice: Choice) -> Parse
         raise UsageError(_explain(parser, str(error), choice)) from error
     if not choice.own_data and (options.target or options.missing):
         raise UsageError("--target and --missing need --data FILE")
-    for name, value in vars(options).items():  # what is saved must be builtin types
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            options[name] = int(value) if isinstance(value, int) else float(value)
     found = yaml.safe_load(parser.dump(options))
     saved = {name: value for name, value in found.items() if name not in NOT_SAVED}
     config = yaml.safe_dump(saved, sort_keys=False, allow_unicode=True)
-    return Parsed(parser.instantiate(options), config)
+    values = parser.instantiate(options)
+    for name, value in vars(values).items():  # not PositiveInt: checkpoints refuse it
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values[name] = int(value) if isinstance(value, int) else float(value)
+    return Parsed(values, config)
 
 
 def _explain(parser: ArgumentParser, message: str, choice: Choice) -> str:

@@ -81,7 +81,7 @@ def train(words: Sequence[str]) -> int:
     result = _fit(task, method, options, out)
     (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
     tree = to_datatree(
-        result.model,
+        result.evaluated,
         task.test,
         draws=options.draws,
         seed=options.seed,

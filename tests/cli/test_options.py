@@ -10,6 +10,7 @@ import latentroute.inference
 from latentroute.cli import main
 from latentroute.cli_choice import DEFAULT_METHODS, DEFAULT_TASK
 from latentroute.inference import METHODS
+from latentroute.inference.baselines import MovingAverage
 from latentroute.tasks import TASKS
 
 
@@ -71,6 +72,19 @@ def test_dotted_flags_reach_task_methods_and_network(reached):
     assert methods["hard-em"] == METHODS["hard-em"]
     assert seeds == 2
     assert options["network"] == {"n_modules": 3, "routing": "static"}
+
+
+def test_a_part_is_chosen_by_name_with_options_of_its_own(reached, tmp_path, capsys):
+    words = (
+        *("--task", "clusters", "--methods", "score-function"),
+        *("--score-function.baseline", "MovingAverage"),
+        *("--score-function.baseline.decay", "0.25"),
+    )
+    _, methods, *_ = reached(*words)
+    assert methods["score-function"].baseline == MovingAverage(decay=0.25)
+    file = tmp_path / "config.yaml"
+    file.write_text(printed_config(capsys, "compare", *words))
+    assert reached("--config", str(file))[1] == methods
 
 
 def test_the_defaults_are_those_of_the_function(reached):
@@ -159,6 +173,7 @@ def test_own_data_takes_target_missing_and_the_options_of_a_table(reached, tmp_p
         (["--data", "no.csv", "--target", "y"], ["--data", "'no.csv'"]),
         (["--config", "no.yaml"], ["--config", "no.yaml"]),
         (["--task", "table"], ["--task", "'table'"]),
+        (["--score-function.baseline", "Best"], ["'Best'", "MovingAverage"]),
         (["extra"], ["extra"]),
     ],
     ids=" ".join,
