@@ -116,6 +116,14 @@ def add_training(parser: ArgumentParser) -> None:
         group.add_argument(
             flag, type=hint, default=defaults[name].default, metavar=kind, help=text
         )
+    group.add_argument(
+        "--threads",
+        type=PositiveInt,
+        default=1,
+        metavar="INT",
+        help="threads of torch: more than one pays for large networks alone, and on a "
+        "busy machine costs many times what it gains",
+    )
 
 
 def add_chosen(parser: ArgumentParser, choice: Choice) -> None:

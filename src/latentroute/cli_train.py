@@ -41,6 +41,7 @@ def compare(words: Sequence[str]) -> int:
     methods = {name: _method(name, options) for name in choice.methods}
     out = writable_folder(options.out or f"runs/{_name(choice, options)}")
     task = _task(choice, options)
+    _use_threads(options.threads)
     from .analysis import save
     from .analysis.report import write
     from .inference import compare as run
@@ -78,6 +79,7 @@ def train(words: Sequence[str]) -> int:
         tell(f"no checkpoint in {out}: training begins at the first step")
     from .analysis import save, to_datatree
 
+    _use_threads(options.threads)
     result = _fit(task, method, options, out)
     (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
     tree = to_datatree(
@@ -119,6 +121,12 @@ def _fit(task: Task, method: Method, options: Namespace, out: Path) -> Fit:
         checkpoint_every=options.checkpoint_every,
         resume=options.resume,
     )
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _attributes(task: Task, options: Namespace) -> dict[str, Any]:
