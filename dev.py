@@ -211,8 +211,8 @@ def say(line: str) -> None:
 def run(command: list[str], cwd: Path | None = None) -> int:
     """Runs to the end and gives the exit code; 128 + n for a death by signal n.
 
-    On one thread, unless the environment says otherwise: small tensors gain nothing from
-    more, and on a busy machine the threads wait for each other.
+    On one thread, unless the environment says otherwise: small tensors gain nothing
+    from more, and on a busy machine the threads wait for each other.
     """
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     code = subprocess.run(command, cwd=cwd, check=False, env=environment).returncode
