@@ -52,7 +52,7 @@ default_role = "code"  # `x` in a docstring is code
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["COLUMNS"] = "100"
-# Pyro asks tqdm for a progress bar of notebooks, which needs a package that is not here.
+# Pyro asks tqdm for a notebook's progress bar, which needs a package not here.
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 

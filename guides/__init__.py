@@ -1,6 +1,16 @@
 """Guides q(a | x, y): Pyro programs over a model's routing sites."""
 
+from .amortised import AmortisedGuide
 from .buffer import BufferGuide, RouteBuffer
+from .decision import Decision
+from .mean_field import MeanFieldGuide
 from .router import RouterGuide
 
-__all__ = ["BufferGuide", "RouteBuffer", "RouterGuide"]
+__all__ = [
+    "AmortisedGuide",
+    "BufferGuide",
+    "Decision",
+    "MeanFieldGuide",
+    "RouteBuffer",
+    "RouterGuide",
+]

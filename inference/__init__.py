@@ -2,6 +2,16 @@
 
 from .compare import compare, default_network
 from .em import HardEM, TopKBuffer
+from .estimators.amortised import Amortised
+from .estimators.gumbel_softmax import GumbelSoftmax
+from .estimators.mean_field import MeanField
+from .estimators.noisy_top_k import NoisyTopK
+from .estimators.reinmax import ReinMax
+from .estimators.relax import Relax
+from .estimators.soft import Soft
+from .estimators.sparsemax import Entmax15, Sparsemax
+from .estimators.straight_through import StraightThrough
+from .estimators.wake_sleep import WakeSleep
 from .evaluate import Evaluation, evaluate
 from .exact import Exact
 from .fit import Fit, fit
@@ -13,16 +23,27 @@ from .score_function import ScoreFunction
 
 __all__ = [
     "METHODS",
+    "Amortised",
+    "Entmax15",
     "EnumerationPlan",
     "Evaluation",
     "Exact",
     "Fit",
+    "GumbelSoftmax",
     "HardEM",
+    "MeanField",
     "Method",
+    "NoisyTopK",
     "Objective",
+    "ReinMax",
+    "Relax",
     "RoutePosterior",
     "ScoreFunction",
+    "Soft",
+    "Sparsemax",
+    "StraightThrough",
     "TopKBuffer",
+    "WakeSleep",
     "build",
     "compare",
     "default_network",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,13 +13,20 @@ from torch import Tensor, nn
 
 from ..models.routing import Site
 from .plan import free_memory
-from .program import RoutedProgram, all_routes
+from .program import RoutedProgram
 from .random import RandomStream
 from .structure import Structure, in_data_plate
 from .terms import Terms
+from .weighted import (
+    WeightedRoutes,
+    by_route,
+    draw_routes,
+    enumerated_routes,
+    enumerates,
+    sampled_routes,
+)
 
 _CHUNK_BYTES = 2**28
-_MOST_ROUTES = 2**16
 _IMPORTANCE_SAMPLES = 512
 
 
@@ -88,13 +94,16 @@ def evaluate(
     program = RoutedProgram(model)
     structure = program.structure(x, y)
     exact, size = _chunk_size(structure, len(x), draws)
-    look = _enumerated if exact else _sampled
     parts: list[_Part] = []
     with RandomStream(seed)(), _evaluation_mode(model):
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             args = (x[rows], None if y is None else y[rows])
-            weighted = look(program, args, structure)
+            weighted = (
+                enumerated_routes(program, args, structure)
+                if exact
+                else sampled_routes(program, args, structure, _IMPORTANCE_SAMPLES)
+            )
             parts.append(_summarise(weighted, program, args, structure, draws))
     joined: Any = [
         _cat(field, dim)
@@ -116,16 +125,6 @@ def _evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
             model.train(training)
 
 
-class _Weighted(NamedTuple):
-    """Routes of each example with their log-weights under posterior and router."""
-
-    routes: Tensor  # (R, N or 1, L)
-    posterior: Tensor  # (R, N) log, normalised over R
-    router: Tensor  # (R, N) log, normalised over R
-    log_marginal: Tensor  # (N,)
-    mean: Tensor | None  # (R, N, D) predictive mean or probabilities at each route
-
-
 class _Part(NamedTuple):
     log_marginal: Tensor
     route_probs: Tensor
@@ -141,10 +140,7 @@ _DIMS = (0, 0, 0, 1, 0, 1)  # the examples' dimension of each field of a part
 def _chunk_size(structure: Structure, n: int, draws: int) -> tuple[bool, int]:
     """Whether to enumerate, and how many examples at once."""
     together = n if structure.coupled else 1
-    exact = (
-        structure.n_routes <= _MOST_ROUTES
-        and structure.enumeration_bytes(together) <= free_memory()
-    )
+    exact = enumerates(structure, together)
     if structure.coupled:
         return exact, n
     plain = max(sum(structure.stage_bytes) // structure.n_examples, 1)
@@ -153,69 +149,8 @@ def _chunk_size(structure: Structure, n: int, draws: int) -> tuple[bool, int]:
     return exact, max(1, min(_CHUNK_BYTES, free_memory()) // max(one, 1))
 
 
-def _enumerated(
-    program: RoutedProgram, args: tuple[Any, ...], structure: Structure
-) -> _Weighted:
-    """Every route, with exact weights."""
-    terms = program.enumerate(*args)
-    sizes = tuple(reversed(structure.n_choices))
-    n = terms.likelihood.shape[-1]
-    prior = torch.zeros(())
-    dynamic = terms.likelihood
-    static = terms.static_likelihood
-    for site in structure.sites:
-        prior = prior + terms.prior[site.name]
-        if site.static:
-            static = static + terms.prior[site.name]
-        else:
-            dynamic = dynamic + terms.prior[site.name]
-    joint = (terms.likelihood + prior).expand(*sizes, n)
-    inner = [-2 - i for i, site in enumerate(structure.sites) if not site.static]
-    outer = [-2 - i for i, site in enumerate(structure.sites) if site.static]
-    dynamic = dynamic.expand(*sizes, n)
-    total = torch.logsumexp(dynamic, inner, keepdim=True) if inner else dynamic
-    posterior = dynamic - total
-    if outer:
-        shared = static + total.sum(-1, keepdim=True)
-        posterior = posterior + shared - torch.logsumexp(shared, outer, keepdim=True)
-
-    def flat(table: Tensor) -> Tensor:  # (M_{L-1}, .., M_0, N, ...) -> (R, N, ...)
-        table = table.expand(*sizes, n, *table.shape[len(sizes) + 1 :])
-        order = [*reversed(range(len(sizes))), *range(len(sizes), table.dim())]
-        return table.permute(order).flatten(0, len(sizes) - 1)
-
-    target = _target(terms)
-    return _Weighted(
-        routes=all_routes(structure.sites).unsqueeze(1).to(joint.device),
-        posterior=flat(posterior),
-        router=flat(prior.expand(*sizes, n)),
-        log_marginal=torch.logsumexp(flat(joint), 0),
-        mean=None if target is None else flat(_mean(target, len(sizes), n)),
-    )
-
-
-def _sampled(
-    program: RoutedProgram, args: tuple[Any, ...], structure: Structure
-) -> _Weighted:
-    """Routes drawn from the router, weighted by their likelihood."""
-    terms = program.sample(*args, n_samples=_IMPORTANCE_SAMPLES)
-    s, n = terms.likelihood.shape
-    log_weight = terms.likelihood
-    if structure.coupled:
-        log_weight = log_weight.sum(-1, keepdim=True) + terms.static_likelihood
-    site = _target(terms)
-    routes = [terms.routes[name].expand(s, n) for name in structure.names]
-    return _Weighted(
-        routes=torch.stack(routes, -1),
-        posterior=torch.log_softmax(log_weight, 0).expand(s, n),
-        router=torch.full_like(terms.likelihood, -math.log(s)),
-        log_marginal=torch.logsumexp(terms.likelihood, 0) - math.log(s),
-        mean=None if site is None else _mean(site, 1, n).expand(s, -1, -1),
-    )
-
-
 def _summarise(
-    weighted: _Weighted,
+    weighted: WeightedRoutes,
     program: RoutedProgram,
     args: tuple[Any, ...],
     structure: Structure,
@@ -225,22 +160,17 @@ def _summarise(
     posterior, router = weighted.posterior.exp(), weighted.router.exp()
     n = posterior.shape[1]
     routes = weighted.routes.expand(-1, n, -1)  # (R, N, L)
-    picked = torch.multinomial(posterior.T, draws, replacement=True).T  # (draws, N)
-    drawn = routes.gather(0, picked.unsqueeze(-1).expand(-1, -1, routes.shape[-1]))
-    for i, site in enumerate(structure.sites):
-        if site.static:  # one choice for all examples
-            drawn[..., i] = drawn[:, :1, i]
-    y_draws = None
-    if weighted.mean is not None:
-        terms = program.sample(*args, n_samples=draws)
-        target = _target(terms)
-        assert target is not None
-        fn = target.fn
+    drawn = draw_routes(weighted, structure, draws)
+    target = _target(weighted.terms)
+    predictive = y_draws = None
+    if target is not None:
+        mean = _mean_by_route(target, weighted, structure)
+        predictive = torch.einsum("rn,rnd->nd", router, mean).cpu()
+        drawn_target = _target(program.sample(*args, n_samples=draws))
+        assert drawn_target is not None
+        fn = drawn_target.fn
         shape = torch.broadcast_shapes(fn.batch_shape, (draws, *fn.batch_shape[-1:]))
         y_draws = fn.expand(shape).sample().cpu()
-    predictive = None
-    if weighted.mean is not None:
-        predictive = torch.einsum("rn,rnd->nd", router, weighted.mean).cpu()
     return _Part(
         log_marginal=weighted.log_marginal.cpu(),
         route_probs=_marginals(routes, posterior, structure).cpu(),
@@ -273,6 +203,16 @@ def _target(terms: Terms) -> Site | None:
         and "route" not in site.infer
     ]
     return sites[-1] if sites else None
+
+
+def _mean_by_route(
+    target: Site, weighted: WeightedRoutes, structure: Structure
+) -> Float[Tensor, "routes examples outputs"]:
+    """Predictive mean or probabilities at each route."""
+    n_routes, n = weighted.posterior.shape
+    if weighted.terms.dims:  # an enumerated run
+        return by_route(_mean(target, len(structure.sites), n), structure)
+    return _mean(target, 1, n).expand(n_routes, -1, -1)
 
 
 def _mean(site: Site, n_lead: int, n: int) -> Tensor:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..models.checks import check_choice
 from .em import HardEM, TopKBuffer
+from .estimators.amortised import Amortised
+from .estimators.gumbel_softmax import GumbelSoftmax
+from .estimators.mean_field import MeanField
+from .estimators.noisy_top_k import NoisyTopK
+from .estimators.reinmax import ReinMax
+from .estimators.relax import Relax
+from .estimators.soft import Soft
+from .estimators.sparsemax import Entmax15, Sparsemax
+from .estimators.straight_through import StraightThrough
+from .estimators.wake_sleep import WakeSleep
 from .exact import Exact
 from .objective import Method, Model, Objective
+from .regularisers import Regulariser
 from .score_function import ScoreFunction
 
 METHODS: Mapping[str, Method] = {
@@ -19,6 +30,17 @@ METHODS: Mapping[str, Method] = {
     "score-function": ScoreFunction(),
     "hard-em": HardEM(),
     "topk-buffer": TopKBuffer(),
+    "amortised": Amortised(),
+    "wake-sleep": WakeSleep(),
+    "mean-field": MeanField(),
+    "gumbel-softmax": GumbelSoftmax(),
+    "straight-through": StraightThrough(),
+    "reinmax": ReinMax(),
+    "soft": Soft(),
+    "noisy-top-k": NoisyTopK(),
+    "sparsemax": Sparsemax(),
+    "entmax15": Entmax15(),
+    "relax": Relax(),
 }
 
 
@@ -51,6 +73,7 @@ def build(
     n_data: int | None = None,
     example: tuple[Any, ...] | None = None,
     seed: int | None = None,
+    regularisers: Sequence[Regulariser] = (),
     **options: Any,
 ) -> Objective:
     """The objective of a method for a model: an ``nn.Module`` that gives the loss.
@@ -63,6 +86,7 @@ def build(
         example: ``(x, y)`` of a few examples, with which the program is read at once,
             its errors shown, and what a guide needs is made.
         seed: Starts one stream of random numbers; calls are independent draws.
+        regularisers: Parts to add to the loss.
         **options: Replace the method's options.
 
     Returns:
@@ -83,6 +107,7 @@ def build(
     objective = get_method(method, **options)(
         model, parameters=parameters, n_data=n_data, seed=seed
     )
+    objective.regularise(regularisers)
     if example is not None:
         objective.prepare(*example)
     return objective

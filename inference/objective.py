@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from .program import RoutedProgram, takes_index
 from .random import RandomStream
+from .regularisers import Regulariser, penalty
 
 Model = Callable[..., Any]
 
@@ -49,6 +51,7 @@ class Objective(nn.Module, ABC):
         self.n_data = n_data
         self._stream = RandomStream(seed)
         self.step = 0  # calls so far, which schedules count
+        self._regularisers: tuple[Regulariser, ...] = ()
         if parameters is not None:
             self._keep(parameters)
         elif isinstance(model, nn.Module):
@@ -58,6 +61,28 @@ class Objective(nn.Module, ABC):
                 f"the model {_name(model)} is no nn.Module: pass parameters=, the "
                 "tensors to train (an empty list where there are none)"
             )
+
+    @property
+    def evaluated(self) -> Model:
+        """The program that the objective trains, and that is to be evaluated.
+
+        The model as given, unless the method trains another one in its place.
+        """
+        return self._program.model
+
+    def regularise(self, regularisers: Sequence[Regulariser]) -> None:
+        """Add regularisers to the loss, in place of those there are.
+
+        Raises:
+            TypeError: If one is no regulariser.
+        """
+        for part in regularisers:
+            if not isinstance(part, Regulariser):
+                raise TypeError(
+                    "regularisers must be values such as StateEntropy(Constant(0.01)), "
+                    f"got {part!r}"
+                )
+        self._regularisers = tuple(regularisers)
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make what a guide needs of it.
@@ -87,10 +112,14 @@ class Objective(nn.Module, ABC):
             ValueError: If index does not fit the batch or the data.
         """
         self._check_index(x, index)
+        scales = [part.likelihood_scale(self.step) for part in self._regularisers]
+        self._program.likelihood_scale = math.prod(scales)
         with self._stream():
             loss = self._loss(x, y, index)
+            args = self._arguments(x, y, index)
+            extra = penalty(self._program, args, self._regularisers, self.step)
         self.step += 1
-        return loss
+        return loss if extra is None else loss + extra
 
     def _arguments(self, x: Any, y: Any, index: Tensor | None) -> tuple[Any, ...]:
         """What the model is called with."""

@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..models.routing import Record, Site
 from .broadcasting import disagreement
+from .relaxed import RelaxedTerms, Relaxer, WeightsOf, stack_relaxed
 from .structure import RouteSite, Structure, read_structure, untouched_randomness
 from .terms import (
     Terms,
@@ -24,6 +25,8 @@ from .terms import (
     read_terms,
     stack_terms,
 )
+
+TermsT = TypeVar("TermsT", Terms, RelaxedTerms)
 
 # What a program raises that does not broadcast to the left.
 _SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
@@ -52,6 +55,7 @@ class RoutedProgram:
         self.model = model
         self._structure = structure
         self._broadcasts: dict[str, bool] = {}
+        self.likelihood_scale = 1.0  # of every log-likelihood that a run gives
 
     def structure(self, *args: Any) -> Structure:
         """The program's routing sites; read once, by a run of its own."""
@@ -118,6 +122,43 @@ class RoutedProgram:
         runs = [self._run(args, lambda site, i: None) for _ in range(n_samples)]
         return stack_terms(runs)
 
+    def broadcasts_samples(self, *args: Any) -> bool:
+        """Whether S sampled routes are one run; tried out where it is not known."""
+        if "sample" not in self._broadcasts:
+            with torch.no_grad(), untouched_randomness():
+                self.sample(*args, n_samples=2)
+        return self._broadcasts["sample"]
+
+    def relaxed(
+        self, *args: Any, weights_of: WeightsOf, n_samples: int
+    ) -> RelaxedTerms:
+        """Every choice replaced by weights over all of a site's choices.
+
+        A ModuleBank then mixes all its modules' values by them; at a site of a
+        OneHotCategorical the weights are the value itself.
+
+        Args:
+            *args: The program's arguments.
+            weights_of: Makes weights (*lead, N or 1, M) from a site's name and the
+                log-probabilities of its choices, of that shape.
+            n_samples: S; weights are made for each sample.
+
+        Returns:
+            Terms of shape (S, N), without the weights' own density.
+
+        Raises:
+            ValueError: If a site's weights were not used.
+        """
+        structure = self.structure(*args)
+        if self.broadcasts_samples(*args):
+            return self._relax(args, Relaxer(structure, weights_of, n_samples))
+        relaxers = [Relaxer(structure, weights_of, None) for _ in range(n_samples)]
+        return stack_relaxed([self._relax(args, relaxer) for relaxer in relaxers])
+
+    def _relax(self, args: Any, relaxer: Relaxer) -> RelaxedTerms:
+        record = self._record(args, relaxer)
+        return self._tempered(relaxer.terms(record.sites))
+
     def given(self, *args: Any, routes: Tensor) -> Terms:
         """Routes given as indices.
 
@@ -147,6 +188,14 @@ class RoutedProgram:
 
     def _run(self, args: Any, assign: Callable[[Site, int], Tensor | None]) -> Terms:
         assert self._structure is not None
+        record = self._record(args, assign)
+        return self._tempered(read_terms(record.sites, self._structure))
+
+    def _record(
+        self, args: Any, assign: Callable[[Site, int], Tensor | None]
+    ) -> Record:
+        """The statements of one run, its routing sites given their values."""
+        assert self._structure is not None
         place = {site.name: i for i, site in enumerate(self._structure.sites)}
 
         def value(site: Site) -> Tensor | None:
@@ -154,7 +203,16 @@ class RoutedProgram:
 
         record = Record(value)
         record.run(self.model, *args)
-        return read_terms(record.sites, self._structure)
+        return record
+
+    def _tempered(self, terms: TermsT) -> TermsT:
+        """The log-likelihoods scaled, as a regulariser may ask."""
+        if self.likelihood_scale == 1.0:
+            return terms
+        return terms._replace(
+            likelihood=self.likelihood_scale * terms.likelihood,
+            static_likelihood=self.likelihood_scale * terms.static_likelihood,
+        )
 
     def _try_broadcast(
         self,
@@ -210,7 +268,11 @@ class RoutedProgram:
         """
         structure = self.structure(*args)
         names = structure.names[: routes.shape[-1] + 1]
-        if not self._broadcasts.get("given", True):
+        if "given" not in self._broadcasts:  # found out by a run to the end
+            whole = routes.new_zeros(2, routes.shape[1], len(structure.sites))
+            with torch.no_grad(), untouched_randomness():
+                self.given(*args, routes=whole)
+        if not self._broadcasts["given"]:
             plain = [_natural(structure.sites, row) for row in routes]
             return torch.stack([self._peek(args, names, assign) for assign in plain])
         return self._peek(args, names, _particles(structure, routes)).expand(

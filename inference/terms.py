@@ -32,37 +32,44 @@ class Terms(NamedTuple):
 
 def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
     """The terms of one run."""
-    n = n_examples(sites)
     routes = {s.name: s for s in structure.sites}
     prior, index = {}, {}
-    likelihood: Tensor | None = None
-    outside: Tensor | None = None
     for site in sites.values():
         if site.name in routes:
             prior[site.name] = _log_prob(site, structure.nesting)
             index[site.name] = _drop_plates(
                 routes[site.name].choice_of(site.value), structure.nesting
             )
-        elif in_data_plate(site):
-            term = _log_prob(site, structure.nesting)
-            likelihood = term if likelihood is None else likelihood + term
-        else:
-            term = _log_prob(site, structure.nesting)
-            outside = term if outside is None else outside + term
     missing = [name for name in structure.names if name not in prior]
     if missing:
         raise ValueError(
             f"the program does not sample the routing site {missing[0]!r}: it must "
             f"sample each of {list(structure.names)} (it has {list(sites)})"
         )
-    some = next(t for t in (likelihood, outside, *prior.values()) if t is not None)
-    if likelihood is None:
-        likelihood = some.new_zeros(n)
-    if outside is None:
-        outside = some.new_zeros(1)
+    like = next(iter(prior.values()), torch.zeros(()))
+    likelihood, outside = read_likelihoods(sites, structure, like)
+    return Terms(likelihood, outside, prior, index, sites, dims={})
+
+
+def read_likelihoods(
+    sites: dict[str, Site], structure: Structure, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The log-probability of what is observed in the data plate, and outside it.
+
+    Zeros, of the type of ``like``, where nothing is.
+    """
+    n, routes = n_examples(sites), set(structure.names)
+    inside: list[Tensor] = []
+    outside: list[Tensor] = []
+    for site in sites.values():
+        if site.name not in routes:
+            term = _log_prob(site, structure.nesting)
+            (inside if in_data_plate(site) else outside).append(term)
+    like = next(iter(inside + outside), like)
+    likelihood = sum(inside[1:], inside[0]) if inside else like.new_zeros(n)
     if likelihood.shape[-1] != n:
         likelihood = likelihood.expand(*likelihood.shape[:-1], n)
-    return Terms(likelihood, outside, prior, index, sites, dims={})
+    return likelihood, sum(outside[1:], outside[0]) if outside else like.new_zeros(1)
 
 
 def choice_log_probs(site: Site, nesting: int) -> Float[Tensor, "*batch m"]:

@@ -5,6 +5,7 @@ from .heads import HEADS, BernoulliHead, CategoricalHead, NormalHead
 from .layered import LayeredNetwork, affine_tanh
 from .routers import GivenRouting, LinearRouter, MLPRouter, StaticRouter
 from .routing import route, route_sites
+from .sparse import SparseRouting
 
 __all__ = [
     "HEADS",
@@ -16,6 +17,7 @@ __all__ = [
     "MLPRouter",
     "ModuleBank",
     "NormalHead",
+    "SparseRouting",
     "StaticRouter",
     "affine_tanh",
     "route",

@@ -1,0 +1,1 @@
+"""Estimators of the gradient of an objective over routes, one a file."""

@@ -1,0 +1,551 @@
+"""Buffers of routes: what they keep, and the guide that they make."""
+
+import itertools
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+
+from latentroute.guides import BufferGuide, RouteBuffer
+from latentroute.inference import TopKBuffer, build, fit
+from latentroute.models import LayeredNetwork
+from tests import brute_force as truth
+from tests.statistics import assert_frequencies
+
+N, L, M = 5, 2, 3
+
+
+def buffer_of(routes, n_choices=(M, M), capacity=None):
+    """A buffer whose example 0 .. holds the given routes."""
+    routes = torch.tensor(routes)
+    buffer = RouteBuffer(
+        len(routes), n_choices, capacity=capacity or routes.shape[1], seed=0
+    )
+    scores = -torch.arange(routes.shape[1], dtype=torch.float32)
+    index = torch.arange(len(routes))
+    buffer.keep_best(
+        index, routes.transpose(0, 1), scores[:, None].expand(-1, len(routes))
+    )
+    return buffer
+
+
+def kept(buffer, row=0):
+    """The routes and scores of one example, as plain Python."""
+    return [
+        (tuple(route), score)
+        for route, score, filled in zip(
+            buffer.routes[row].tolist(),
+            buffer.scores[row].tolist(),
+            buffer.filled[row].tolist(),
+            strict=True,
+        )
+        if filled
+    ]
+
+
+# RouteBuffer.
+
+
+@pytest.mark.parametrize(
+    ("most", "dtype"), [(2, torch.int8), (127, torch.int8), (128, torch.int16)]
+)
+def test_small_integers_hold_every_choice(most, dtype):
+    buffer = RouteBuffer(1, [2, most], capacity=2, seed=0)
+    assert buffer.routes.dtype == dtype
+    last = torch.tensor([[[1, most - 1]]])
+    buffer.keep_best(torch.tensor([0]), last, torch.zeros(1, 1))
+    routes, _ = buffer.rows(torch.tensor([0]))
+    assert routes[0, 0].tolist() == [1, most - 1] and routes.dtype == torch.int64
+
+
+def test_it_starts_with_one_random_route_an_example():
+    buffer = RouteBuffer(2000, [3, 4], capacity=5, seed=0)
+    assert buffer.filled.sum(1).eq(1).all() and buffer.filled[:, 0].all()
+    assert torch.isneginf(buffer.scores).all()
+    pairs = buffer.routes[:, 0, 0].long() * 4 + buffer.routes[:, 0, 1].long()
+    assert_frequencies(pairs, torch.full((12,), 1 / 12))
+    again = RouteBuffer(2000, [3, 4], capacity=5, seed=0)
+    other = RouteBuffer(2000, [3, 4], capacity=5, seed=1)
+    assert torch.equal(buffer.routes, again.routes)
+    assert not torch.equal(buffer.routes, other.routes)
+
+
+@pytest.mark.parametrize("capacity", [6, 7, 100])
+def test_it_starts_full_where_it_holds_all_routes(capacity):
+    buffer = RouteBuffer(2, [2, 3], capacity=capacity)
+    assert buffer.capacity == 6 and buffer.filled.all()
+    every = [list(route) for route in itertools.product(range(2), range(3))]
+    assert sorted(buffer.routes[1].tolist()) == every
+
+
+def test_memory_is_as_documented():
+    buffer = RouteBuffer(10, [3] * 7, capacity=4, seed=0)
+    taken = sum(b.numel() * b.element_size() for b in buffer.buffers())
+    assert taken == 10 * 4 * (7 + 5)
+
+
+def test_the_best_distinct_candidates_are_kept():
+    buffer = buffer_of([[[0, 0]]], capacity=3)
+    candidates = [[0, 1], [2, 2], [0, 1], [1, 1], [2, 0]]
+    scores = [3.0, 1.0, 3.0, 5.0, 2.0]
+    buffer.keep_best(
+        torch.tensor([0]),
+        torch.tensor(candidates)[:, None],
+        torch.tensor(scores)[:, None],
+    )
+    assert kept(buffer) == [((1, 1), 5.0), ((0, 1), 3.0), ((2, 0), 2.0)]
+
+
+def test_duplicates_leave_room_to_no_one():
+    """Fewer distinct candidates than places: the rest stays empty."""
+    buffer = buffer_of([[[0, 0]]], capacity=3)
+    buffer.keep_best(
+        torch.tensor([0]), torch.tensor([[[1, 1]]] * 4), torch.tensor([[1.0]] * 4)
+    )
+    assert kept(buffer) == [((1, 1), 1.0)]
+    places, filled = buffer.rows(torch.tensor([0]))
+    assert filled.flatten().tolist() == [True, False, False]
+    assert places.shape == (3, 1, 2)
+
+
+def test_ties_keep_the_earlier_candidate():
+    for order in itertools.permutations([[0, 0], [1, 1], [2, 2]]):
+        buffer = buffer_of([[[0, 0]]], capacity=2)
+        buffer.keep_best(
+            torch.tensor([0]), torch.tensor(order)[:, None], torch.zeros(3, 1)
+        )
+        assert [list(route) for route, _ in kept(buffer)] == list(order)[:2]
+
+
+def test_scores_that_are_no_number_lose():
+    buffer = buffer_of([[[0, 0]]], capacity=2)
+    candidates = torch.tensor([[0, 0], [1, 1], [2, 2], [0, 2]])[:, None]
+    scores = torch.tensor([math.nan, -math.inf, -1e30, 0.0])[:, None]
+    buffer.keep_best(torch.tensor([0]), candidates, scores)
+    assert [route for route, _ in kept(buffer)] == [(0, 2), (2, 2)]
+
+
+def test_only_the_rows_of_the_batch_change():
+    buffer = buffer_of([[[0, 0]], [[1, 1]], [[2, 2]]], capacity=2)
+    candidates = torch.tensor([[[0, 1], [1, 0]]])  # one candidate for rows 2 and 0
+    buffer.keep_best(torch.tensor([2, 0]), candidates, torch.tensor([[1.0, 2.0]]))
+    assert kept(buffer, 0) == [((1, 0), 2.0)]
+    assert kept(buffer, 1) == [((1, 1), 0.0)]
+    assert kept(buffer, 2) == [((0, 1), 1.0)]
+
+
+def test_random_candidates_against_plain_python():
+    generator = torch.Generator().manual_seed(0)
+    for capacity in (1, 2, 4, 9):
+        buffer = RouteBuffer(N, [M, M], capacity=capacity, seed=0)
+        candidates = torch.randint(M, (7, N, L), generator=generator)
+        scores = torch.randint(4, (7, N), generator=generator).float()
+        buffer.keep_best(torch.arange(N), candidates, scores)
+        for row in range(N):
+            first = {}
+            for route, score in zip(
+                map(tuple, candidates[:, row].tolist()),
+                scores[:, row].tolist(),
+                strict=True,
+            ):
+                first.setdefault(route, score)
+            best = sorted(first.items(), key=lambda item: -item[1])[:capacity]
+            assert kept(buffer, row) == best
+
+
+# BufferGuide as a Pyro program.
+
+
+def filled_guide(*, seed=0, capacity=4, scored=True, n_rows=N):
+    guide = BufferGuide(["a", "b"], [M, M], n_rows, capacity=capacity, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    if scored:
+        candidates = torch.randint(M, (6, n_rows, L), generator=generator)
+        scores = torch.randn(6, n_rows, generator=generator)
+        guide.buffer.keep_best(torch.arange(n_rows), candidates, scores)
+    return guide
+
+
+def buffered_probabilities(guide, row):
+    """q of every route, from what the buffer holds: softmax of the scores."""
+    probs = torch.zeros(M, M)
+    routes = kept(guide.buffer, row)
+    weights = torch.tensor([score for _, score in routes]).softmax(0)
+    for (route, _), weight in zip(routes, weights.tolist(), strict=True):
+        probs[route] += weight
+    return probs
+
+
+def test_joint_probabilities_of_buffered_routes():
+    """Every route that all examples hold: its log_prob in a trace is its weight."""
+    guide = filled_guide()
+    x = torch.zeros(N, 1)
+    for place in range(guide.buffer.capacity):
+        full = guide.buffer.filled[:, place]
+        routes = torch.where(
+            full[:, None], guide.buffer.routes[:, place], guide.buffer.routes[:, 0]
+        ).long()
+        data = {"a": routes[:, 0], "b": routes[:, 1]}
+        trace = poutine.trace(pyro.condition(guide, data=data)).get_trace(x)
+        trace.compute_log_prob()
+        log_q = trace.nodes["a"]["log_prob"] + trace.nodes["b"]["log_prob"]
+        expected = [
+            buffered_probabilities(guide, row)[tuple(routes[row].tolist())]
+            for row in range(N)
+        ]
+        truth.assert_agree(log_q.exp(), torch.stack(expected))
+
+
+def test_it_samples_what_it_holds_as_often_as_it_should():
+    guide, rows = filled_guide(), torch.tensor([3, 0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        with pyro.plate("draws", 3000, dim=-2):
+            drawn = guide(torch.zeros(2, 1), None, rows)
+    assert drawn.shape == (3000, 2, L)
+    for i, row in enumerate(rows.tolist()):
+        probs = buffered_probabilities(guide, row)
+        pairs = drawn[:, i, 0] * M + drawn[:, i, 1]
+        assert_frequencies(pairs, probs.reshape(-1))
+
+
+def test_its_sites_stand_in_the_data_plate():
+    trace = poutine.trace(filled_guide()).get_trace(torch.zeros(N, 1))
+    for name in ("a", "b"):
+        (frame,) = trace.nodes[name]["cond_indep_stack"]
+        assert frame.dim == -1 and frame.size == N
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_of_a_static_model_its_sites_stand_outside_every_plate(n):
+    """Also where the batch holds one example, which is row 7 of the data."""
+    net = LayeredNetwork(
+        1, 2, n_layers=2, n_modules=M, hidden_features=2, routing="static"
+    )
+    x, y = torch.zeros(8, 1), torch.zeros(8, dtype=torch.long)
+    guide = build("hard-em", net, n_data=8, example=(x, y)).guide
+    index = torch.arange(8)[-n:]
+    trace = poutine.trace(guide).get_trace(x[:n], y[:n], index)
+    for name in ("route_0", "route_1"):
+        assert trace.nodes[name]["cond_indep_stack"] == ()
+        assert trace.nodes[name]["value"].shape == ()
+
+
+def test_a_dynamic_guide_of_one_row_is_dynamic():
+    trace = poutine.trace(filled_guide(n_rows=1)).get_trace(torch.zeros(1, 1))
+    assert trace.nodes["a"]["cond_indep_stack"][0].dim == -1
+
+
+def test_before_any_score_it_samples_what_it_starts_with():
+    guide = filled_guide(scored=False)
+    drawn = guide(torch.zeros(N, 1))
+    assert torch.equal(drawn, guide.buffer.routes[:, 0].long())
+
+
+def test_a_route_it_does_not_hold_has_probability_zero():
+    """The joint of such a route, as another program may ask for it."""
+    guide = filled_guide(n_rows=1)
+    held = [route for route, _ in kept(guide.buffer)]
+    for route in itertools.product(range(M), repeat=L):
+        if route in held:
+            continue
+        data = {"a": torch.tensor([route[0]]), "b": torch.tensor([route[1]])}
+        trace = poutine.trace(pyro.condition(guide, data=data)).get_trace(
+            torch.zeros(1, 1)
+        )
+        trace.compute_log_prob()
+        log_q = trace.nodes["a"]["log_prob"] + trace.nodes["b"]["log_prob"]
+        # Pyro's Categorical knows no probability below the least of its floats.
+        assert log_q.item() < -10
+
+
+def test_bad_guides():
+    for options, text in [
+        ({"capacity": 0}, "capacity must be a whole number >= 1, got 0"),
+        ({"n_samples": 0}, "n_samples must be a whole number >= 1, got 0"),
+        ({"interval": 0.5}, "interval must be a whole number >= 1, got 0.5"),
+        ({"score": "jiont"}, "score must be one of joint, likelihood, prior"),
+    ]:
+        with pytest.raises(ValueError) as error:
+            BufferGuide(["a"], [2], 4, **options)
+        assert text in str(error.value) and "\n" not in str(error.value)
+
+
+# Training on buffers.
+
+
+def make_net(routing="dynamic", dtype=torch.float64, seed=0):
+    net = LayeredNetwork(
+        2, 3, n_layers=L, n_modules=M, hidden_features=3, routing=routing
+    ).to(dtype)
+    truth.randomise(net, seed)
+    return net
+
+
+def make_data(dtype=torch.float64, n=N):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, 2, generator=generator, dtype=torch.float64).to(dtype)
+    return x, torch.randint(3, (n,), generator=generator)
+
+
+both_routings = pytest.mark.parametrize("routing", ["dynamic", "static"])
+
+
+@both_routings
+def test_a_buffer_of_all_routes_has_the_exact_gradient(routing):
+    net, (x, y) = make_net(routing), make_data()
+    parameters = list(net.parameters())
+    table = truth.tabulate(net, (x, y), truth.network_sites(L, M, 1, routing))
+    marginal = -truth.log_marginal(table).sum() / N
+    expected = truth.gradient(marginal, parameters)
+    objective = build(
+        "topk-buffer", net, n_data=N, seed=0, capacity=M**L, w_fresh=0.0, w_buffer=1.0
+    )
+    for _ in range(3):
+        truth.assert_agree(truth.gradient(objective(x, y), parameters), expected)
+
+
+def test_a_minibatch_of_a_static_model_with_all_routes():
+    net, (x, y) = make_net("static"), make_data()
+    parameters = list(net.parameters())
+    table = truth.tabulate(net, (x, y), truth.network_sites(L, M, 1, "static"))
+    marginal = -truth.log_marginal(table, data_scale=20 / N) / 20
+    objective = build(
+        "topk-buffer", net, n_data=20, seed=0, capacity=9, w_fresh=0.0, w_buffer=1.0
+    )
+    actual = truth.gradient(objective(x, y, torch.arange(N) + 3), parameters)
+    truth.assert_agree(actual, truth.gradient(marginal, parameters))
+
+
+@both_routings
+@pytest.mark.parametrize("interval", [1, 3])
+def test_capacity_one_is_hard_em_step_for_step(routing, interval):
+    runs = []
+    shared = {"interval": interval, "n_samples": 4}
+    for method, options in [
+        ("hard-em", shared),
+        ("topk-buffer", {"capacity": 1, "w_fresh": 0.0, "w_buffer": 1.0, **shared}),
+    ]:
+        net = make_net(routing)
+        result = fit(net, make_data(), method, steps=9, batch_size=2, seed=4, **options)
+        runs.append((list(net.parameters()), [row["loss"] for row in result.history]))
+    assert runs[0][1] == runs[1][1]
+    for a, b in zip(runs[0][0], runs[1][0], strict=True):
+        assert torch.equal(a, b)
+
+
+def joint_table(net, args, routing="dynamic"):
+    table = truth.tabulate(net, args, truth.network_sites(L, M, 1, routing))
+    return table, table.likelihood + truth.log_router(table)
+
+
+@pytest.mark.parametrize("score", ["joint", "likelihood", "prior"])
+@both_routings
+def test_what_is_kept_is_the_best_by_the_score(routing, score):
+    """With ever more samples all routes are met: the best must have stayed."""
+    net, (x, y) = make_net(routing), make_data()
+    table, _ = joint_table(net, (x, y), routing)
+    likelihood, prior = table.likelihood, table.prior
+    if routing == "static":  # one route for all: the whole data speak
+        likelihood = likelihood.sum(-1, keepdim=True)
+        prior = table.static_prior.unsqueeze(-1)
+    by = {"joint": likelihood + prior, "likelihood": likelihood, "prior": prior}[score]
+    objective = build(
+        "topk-buffer", net, n_data=N, seed=0, score=score, capacity=3, n_samples=400
+    )
+    with torch.no_grad():
+        for _ in range(3):
+            objective(x, y)
+    buffer = objective.guide.buffer
+    best = by.topk(3, dim=0)
+    rows = len(buffer.routes)
+    assert rows == (1 if routing == "static" else N)
+    for row in range(rows):
+        expected = table.routes[best.indices[:, row]].tolist()
+        assert buffer.routes[row].tolist() == expected
+    truth.assert_agree(buffer.scores.double(), best.values.T, 1e-6)
+
+
+def test_hard_em_trains_on_the_joint_at_the_best_route():
+    net, (x, y) = make_net(), make_data()
+    parameters = list(net.parameters())
+    _, joint = joint_table(net, (x, y))
+    expected = -joint.max(0).values.mean()
+    objective = build("hard-em", net, n_data=N, seed=0, n_samples=500)
+    loss = objective(x, y)
+    truth.assert_agree(loss, expected)
+    truth.assert_agree(
+        truth.gradient(loss, parameters), truth.gradient(expected, parameters)
+    )
+
+
+@pytest.mark.parametrize("weights", ["posterior", "uniform"])
+def test_buffered_routes_are_weighted_and_never_pushed_down(weights):
+    net, (x, y) = make_net(), make_data()
+    parameters = list(net.parameters())
+    _, joint = joint_table(net, (x, y))
+    best = joint.topk(2, dim=0).values
+    weight = best.detach().softmax(0) if weights == "posterior" else best * 0 + 0.5
+    expected = -(weight.detach() * best).sum(0).mean()
+    objective = build(
+        "topk-buffer",
+        net,
+        n_data=N,
+        seed=0,
+        capacity=2,
+        n_samples=500,
+        weights=weights,
+        w_fresh=0.0,
+        w_buffer=1.0,
+    )
+    loss = objective(x, y)
+    truth.assert_agree(loss, expected)
+    truth.assert_agree(
+        truth.gradient(loss, parameters), truth.gradient(expected, parameters)
+    )
+
+
+@both_routings
+def test_no_weight_on_the_buffer_is_the_score_function(routing):
+    net, (x, y) = make_net(routing), make_data()
+    parameters = list(net.parameters())
+    buffered = build(
+        "topk-buffer", net, n_data=N, seed=6, n_samples=5, w_fresh=1.0, w_buffer=0.0
+    )
+    plain = build("score-function", net, n_data=N, seed=6, n_samples=5)
+    for _ in range(3):
+        one, two = buffered(x, y), plain(x, y)
+        truth.assert_agree(one, two)
+        truth.assert_agree(
+            truth.gradient(one, parameters), truth.gradient(two, parameters)
+        )
+
+
+def test_the_two_parts_are_added_with_their_weights():
+    net, (x, y) = make_net(), make_data()
+    parameters = list(net.parameters())
+
+    def loss(w_fresh, w_buffer):
+        objective = build(
+            "topk-buffer", net, n_data=N, seed=6, w_fresh=w_fresh, w_buffer=w_buffer
+        )
+        return truth.gradient(objective(x, y), parameters)
+
+    both = loss(0.3, 2.0)
+    truth.assert_agree(both, 0.3 * loss(1.0, 0.0) + 2.0 * loss(0.0, 1.0))
+
+
+def test_scores_are_computed_anew_with_the_parameters_of_now():
+    """An incumbent that has become worse than a fresh route must go."""
+    net, (x, y) = make_net(), make_data()
+    objective = build("topk-buffer", net, n_data=N, seed=0, capacity=3, n_samples=300)
+    with torch.no_grad():
+        objective(x, y)
+        truth.randomise(net, 50)
+        for _ in range(3):
+            objective(x, y)
+    _, joint = joint_table(net, (x, y))
+    best = joint.topk(3, dim=0).values
+    truth.assert_agree(objective.guide.buffer.scores.double(), best.T, 1e-6)
+
+
+def test_incumbents_stay_while_nothing_better_is_proposed():
+    """A router that proposes only one route: the better one found before stays."""
+    net, (x, y) = make_net(), make_data()
+    objective = build(
+        "hard-em", net, n_data=N, seed=0, n_samples=300, score="likelihood"
+    )
+    with torch.no_grad():
+        objective(x, y)
+        best = objective.guide.buffer.routes.clone()
+        for router in net.routers:  # from now on, nothing but module 0
+            router.linear.bias[0] += 1e6
+        objective(x, y)
+        assert torch.equal(objective.guide.buffer.routes, best)
+        forgets = build(
+            "hard-em",
+            net,
+            n_data=N,
+            seed=0,
+            n_samples=3,
+            score="likelihood",
+            include_incumbent=False,
+        )
+        forgets(x, y)
+        assert not forgets.guide.buffer.routes.any()
+
+
+def test_without_incumbents_an_e_step_forgets_them():
+    net, (x, y) = make_net(), make_data()
+    objective = build(
+        "topk-buffer",
+        net,
+        n_data=N,
+        seed=0,
+        capacity=5,
+        n_samples=2,
+        include_incumbent=False,
+    )
+    with torch.no_grad():
+        for _ in range(4):
+            objective(x, y)
+            assert objective.guide.buffer.filled.sum(1).max() <= 2
+
+
+def test_e_steps_come_at_their_interval():
+    net, (x, y) = make_net(), make_data()
+    objective = build("hard-em", net, n_data=N, seed=0, n_samples=3, interval=3)
+    changed, before = [], None
+    with torch.no_grad():
+        for i in range(9):
+            truth.randomise(net, 100 + i)  # other scores at every step
+            objective(x, y)
+            now = objective.guide.buffer.scores.clone()
+            changed.append(before is None or not torch.equal(now, before))
+            before = now
+    assert changed == [True, False, False] * 3
+
+
+def test_each_example_has_its_own_row():
+    net, (x, y) = make_net(), make_data(n=8)
+    objective = build("hard-em", net, n_data=8, seed=0, n_samples=400)
+    start = build("hard-em", net, n_data=8, seed=0, example=(x[:2], y[:2]))
+    first = start.guide.buffer.routes.clone()
+    rows = torch.tensor([6, 1, 3])
+    with torch.no_grad():
+        objective(x[rows], y[rows], rows)
+    table, joint = joint_table(net, (x, y))
+    best = table.routes[joint.argmax(0)]
+    routes = objective.guide.buffer.routes[:, 0].long()
+    assert torch.equal(routes[rows], best[rows])
+    others = torch.tensor([0, 2, 4, 5, 7])
+    assert torch.equal(routes[others], first[others, 0].long())
+
+
+def test_a_buffer_guide_of_ones_own_is_used():
+    net, (x, y) = make_net(), make_data()
+    guide = BufferGuide(["route_0", "route_1"], [M, M], N, capacity=2, seed=0)
+    objective = TopKBuffer()(net, guide, n_data=N, seed=1)
+    objective(x, y)
+    assert objective.guide is guide and torch.isfinite(guide.buffer.scores[:, 0]).all()
+    with pytest.raises(TypeError, match="takes a BufferGuide, got function"):
+        TopKBuffer()(net, lambda x, y: None, n_data=N)
+
+
+def test_a_buffer_needs_to_know_how_many_examples_there_are():
+    for method in ("hard-em", "topk-buffer"):
+        with pytest.raises(ValueError, match="pass n_data="):
+            build(method, make_net())
+
+
+def test_programs_of_both_static_and_dynamic_sites_are_refused_in_one_line():
+    from tests.exact import programs
+
+    model, args, _, parameters = programs.static_then_dynamic(programs.Draw())
+    for method in ("hard-em", "topk-buffer"):
+        objective = build(method, model, parameters=parameters, n_data=3)
+        with pytest.raises(ValueError, match="all dynamic or all static") as error:
+            objective(*args)
+        assert "'s'" in str(error.value) and "\n" not in str(error.value)
