@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from .datatree import to_datatree, tree_from_evaluation
+from .gradients import gradient_report
 from .information import Information, information
 from .runs import Run, runs
 from .storage import load, save
@@ -17,6 +18,7 @@ from .summary import summary, summary_dataset
 __all__ = [
     "Information",
     "Run",
+    "gradient_report",
     "information",
     "load",
     "runs",

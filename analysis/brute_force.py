@@ -113,16 +113,19 @@ def run(
 
 
 def marginal(table: RouteTable) -> Float[Tensor, ""]:
-    """log p(y | x) per example of the data; coupled by static sites, of all together."""
+    """log p(y | x) per example; coupled by static sites, all together over N."""
     joint = (table.prior + table.likelihood).unflatten(0, table.sizes)
     dynamic = [i for i, alone in enumerate(table.static) if not alone]
     total = joint.logsumexp(dynamic) if dynamic else joint  # (*static, N)
     if not any(table.static):
-        return total.mean()
+        mean: Tensor = total.mean()
+        return mean
     outer = (table.static_prior + table.static_likelihood).unflatten(0, table.sizes)
     for dim in reversed(dynamic):  # on which it does not depend
         outer = outer.select(dim, 0)
-    return (total.sum(-1) + outer).flatten().logsumexp(0) / total.shape[-1]
+    coupled: Tensor = (total.sum(-1) + outer).flatten().logsumexp(0)
+    value: Tensor = coupled / total.shape[-1]
+    return value
 
 
 def elbo(table: RouteTable, guide: RouteTable | None = None) -> Float[Tensor, ""]:

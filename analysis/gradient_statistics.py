@@ -16,6 +16,7 @@ Verdict = Literal["unbiased", "biased", "unclear"]
 MOST_FAR = 0.01  # share of coordinates that may lie beyond 4 standard errors
 MOST_BIAS = 0.01  # squared, relative to |g|^2: MATH.md's bounds
 LEAST_BIAS = 1e-4  # below it, routes too rare to be drawn pass for bias
+ROUNDING = 1e-10  # squared and relative, as float32's sums are
 LEAST_DRAWS = 250  # for standard errors that can be trusted
 
 
@@ -72,7 +73,8 @@ def gradient_statistics(
         copies: Draws in each mean.
     """
     if not draws.shape[1]:
-        return GradientStatistics(*[math.nan] * 6, verdict="unclear")
+        nan = math.nan
+        return GradientStatistics(nan, nan, nan, nan, nan, nan, "unclear")
     tolerance = 1e-9 if draws.dtype == torch.float64 else 1e-4
     draws, g = draws.double(), truth.gradient.double()
     n, size = len(draws), g.square().sum().item()
@@ -88,6 +90,8 @@ def gradient_statistics(
         trace_square = gram.square().sum().item() / (n - 1) ** 2
         along = (centred @ off).square().sum().item() / (n - 1)
         error = centred.square().sum(0) / (n - 1) / n
+        if trace <= (rounding**2).item():
+            trace = 0.0
     else:  # nothing left to chance
         trace = trace_square = along = 0.0
         error = torch.zeros_like(mean)
@@ -112,7 +116,7 @@ def gradient_statistics(
 
 def _verdict(squared: float, error: float, far: float, n: int) -> Verdict:
     certain = n == 1  # no randomness: any difference is bias
-    if squared > max(4 * error, 0.0 if certain else LEAST_BIAS) and (
+    if squared > max(4 * error, ROUNDING if certain else LEAST_BIAS) and (
         far > MOST_FAR or squared > MOST_BIAS
     ):
         return "biased"

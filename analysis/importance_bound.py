@@ -97,7 +97,7 @@ def _long_run(
     log_w: Tensor, log_q: Tensor, n_samples: int, generator: torch.Generator
 ) -> Tensor:
     """A surrogate whose gradient is one batch's score-function estimate."""
-    n_routes, n = log_w.shape
+    n = log_w.shape[-1]
     n_sets = max(2, _RUN // (n * n_samples))
     weight, score = torch.zeros_like(log_w.detach()), torch.zeros_like(log_w.detach())
     for i in range(n):

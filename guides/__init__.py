@@ -5,12 +5,15 @@ from .buffer import BufferGuide, RouteBuffer
 from .decision import Decision
 from .mean_field import MeanFieldGuide
 from .router import RouterGuide
+from .weights import NormalPrior, WeightGuide
 
 __all__ = [
     "AmortisedGuide",
     "BufferGuide",
     "Decision",
     "MeanFieldGuide",
+    "NormalPrior",
     "RouteBuffer",
     "RouterGuide",
+    "WeightGuide",
 ]

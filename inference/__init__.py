@@ -4,21 +4,34 @@ from .compare import compare, default_network
 from .em import HardEM, TopKBuffer
 from .estimators.amortised import Amortised
 from .estimators.gumbel_softmax import GumbelSoftmax
+from .estimators.hybrid import Hybrid
+from .estimators.importance import Importance
+from .estimators.local_enumeration import LocalEnumeration
 from .estimators.mean_field import MeanField
+from .estimators.memory_augmented import MemoryAugmented
 from .estimators.noisy_top_k import NoisyTopK
 from .estimators.reinmax import ReinMax
 from .estimators.relax import Relax
 from .estimators.soft import Soft
 from .estimators.sparsemax import Entmax15, Sparsemax
 from .estimators.straight_through import StraightThrough
+from .estimators.svi_bayes import SVIBayes
+from .estimators.unordered_set import UnorderedSet
 from .estimators.wake_sleep import WakeSleep
 from .evaluate import Evaluation, evaluate
 from .exact import Exact
 from .fit import Fit, fit
+from .map_route import MapRoute, map_route
 from .marginal import RoutePosterior, log_marginal, route_posterior
 from .methods import METHODS, build, get_method
 from .objective import Method, Objective
 from .plan import EnumerationPlan, plan_enumeration
+from .posterior import (
+    ImportancePosterior,
+    SampledRoutes,
+    importance_posterior,
+    sample_routes,
+)
 from .score_function import ScoreFunction
 
 __all__ = [
@@ -31,18 +44,27 @@ __all__ = [
     "Fit",
     "GumbelSoftmax",
     "HardEM",
+    "Hybrid",
+    "Importance",
+    "ImportancePosterior",
+    "LocalEnumeration",
+    "MapRoute",
     "MeanField",
+    "MemoryAugmented",
     "Method",
     "NoisyTopK",
     "Objective",
     "ReinMax",
     "Relax",
     "RoutePosterior",
+    "SVIBayes",
+    "SampledRoutes",
     "ScoreFunction",
     "Soft",
     "Sparsemax",
     "StraightThrough",
     "TopKBuffer",
+    "UnorderedSet",
     "WakeSleep",
     "build",
     "compare",
@@ -50,7 +72,10 @@ __all__ = [
     "evaluate",
     "fit",
     "get_method",
+    "importance_posterior",
     "log_marginal",
+    "map_route",
     "plan_enumeration",
     "route_posterior",
+    "sample_routes",
 ]

@@ -34,7 +34,7 @@ def compare(
     *,
     model: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]] | None = None,
     network: Mapping[str, Any] | None = None,
-    steps: int = 1500,
+    steps: int = 1000,
     batch_size: int = 128,
     lr: float = 1e-2,
     regularisers: Sequence[Regulariser] = (),

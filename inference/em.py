@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from ..guides.buffer import BufferGuide, Score
 from ..models.checks import check_choice, check_count
 from .baselines import leave_one_out
+from .buffered import buffer_rows, join_incumbents, rank_routes
 from .objective import Method, Model, Objective
 from .score_function import elbo_of, score_function
+from .sinkhorn import balance_scores
 from .structure import Structure
 from .terms import Terms
 
@@ -49,6 +51,9 @@ class TopKBuffer(Method):
         score: What routes are kept by: ``"joint"``, ``"likelihood"`` or ``"prior"``.
         include_incumbent: Whether buffered routes compete in the E-step.
         interval: Steps from one E-step to the next.
+        balance: Temperature in nats of E-steps that choose under balanced use of each
+            site's modules in the minibatch
+            (:func:`~latentroute.inference.sinkhorn.balance_scores`); ``None``: free.
 
     References:
         Abolafia et al. 2018, arXiv:1801.03526; Kirsch et al. 2018, arXiv:1811.05249.
@@ -62,6 +67,7 @@ class TopKBuffer(Method):
     score: Score = "joint"
     include_incumbent: bool = True
     interval: int = 1
+    balance: float | None = None
 
     summary: ClassVar[str] = "the best K routes of each example, and fresh samples"
     wiring: ClassVar[str] = "top-K buffer"
@@ -76,6 +82,8 @@ class TopKBuffer(Method):
         for name in ("w_fresh", "w_buffer"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.balance is not None and not 0 < self.balance < math.inf:
+            raise ValueError(f"balance must be positive, got {self.balance}")
 
     def guide(self, structure: Structure, n_data: int, seed: int | None) -> BufferGuide:
         """The buffer that this method keeps, for a program of this structure."""
@@ -141,6 +149,7 @@ class HardEM(Method):
         score: What routes are kept by: ``"joint"``, ``"likelihood"`` or ``"prior"``.
         include_incumbent: Whether the buffered route competes in the E-step.
         interval: Steps from one E-step to the next.
+        balance: As for :class:`TopKBuffer`: keeps modules in use.
 
     References:
         Kirsch, Kunze, Barber 2018, arXiv:1811.05249, algorithm 1.
@@ -150,6 +159,7 @@ class HardEM(Method):
     score: Score = "joint"
     include_incumbent: bool = True
     interval: int = 1
+    balance: float | None = None
 
     summary: ClassVar[str] = "hard EM: the best route found so far of each example"
     wiring: ClassVar[str] = "hard EM"
@@ -167,6 +177,7 @@ class HardEM(Method):
             score=self.score,
             include_incumbent=self.include_incumbent,
             interval=self.interval,
+            balance=self.balance,
         )
 
     def __call__(
@@ -202,8 +213,13 @@ class _BufferObjective(Objective):
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make the buffer of its sites."""
         super().prepare(x, y, index)
+        structure = self._program.structure(*self._arguments(x, y, index))
+        if self._method.balance is not None and structure.static_sites:
+            raise ValueError(
+                "balance shares the modules out among examples, and static sites have "
+                "one route for all: leave balance out"
+            )
         if self.guide is None and self.n_data is not None:
-            structure = self._program.structure(*self._arguments(x, y, index))
             guide = self._method.guide(structure, self.n_data, self._seed)
             self.guide = guide.to(getattr(x, "device", None))
 
@@ -220,7 +236,7 @@ class _BufferObjective(Objective):
         structure = self._program.structure(*args)
         static = {site.name for site in structure.static_sites}
         scale = self._data_scale(len(x))
-        rows = self._rows(x, index, static=bool(static))
+        rows = buffer_rows(guide.buffer, len(x), index, static=bool(static))
         e_step = self.step % guide.interval == 0
         fresh = None
         if e_step or method.w_fresh:
@@ -238,15 +254,6 @@ class _BufferObjective(Objective):
             )
         return loss
 
-    def _rows(self, x: Any, index: Tensor | None, *, static: bool) -> Tensor:
-        """Rows of the buffer that the batch's routes stand in."""
-        device = self._buffer_guide.buffer.routes.device
-        if static:
-            return torch.zeros(1, dtype=torch.long, device=device)
-        if index is None:
-            return torch.arange(len(x), device=device)
-        return index.to(device)
-
     @torch.no_grad()
     def _e_step(
         self,
@@ -258,16 +265,18 @@ class _BufferObjective(Objective):
     ) -> None:
         """Keep the best of the incumbents, scored anew, and the fresh routes."""
         routes = torch.stack([fresh.routes[name] for name in structure.names], -1)
-        scores = _score(fresh, structure, scale, self._buffer_guide.score)
+        scores = rank_routes(fresh, structure, scale, self._buffer_guide.score)
         if self._buffer_guide.include_incumbent:
             places, filled = self._buffer_guide.buffer.rows(rows)
             incumbents = self._program.given(*args, routes=places)
-            incumbent = _score(incumbents, structure, scale, self._buffer_guide.score)
-            incumbent = incumbent.masked_fill(~filled, -math.inf)
-            # An empty place repeats the first incumbent, so it counts as a duplicate.
-            places = torch.where(filled.unsqueeze(-1), places, places[:1])
-            routes = torch.cat([places, routes])
-            scores = torch.cat([incumbent, scores])
+            incumbent = rank_routes(
+                incumbents, structure, scale, self._buffer_guide.score
+            )
+            routes, scores = join_incumbents(places, filled, incumbent, routes, scores)
+        if self._method.balance is not None:
+            scores = balance_scores(
+                scores, routes, structure.n_choices, self._method.balance
+            )
         self._buffer_guide.buffer.keep_best(rows, routes, scores)
 
     def _buffered(
@@ -276,24 +285,11 @@ class _BufferObjective(Objective):
         """sum_a w_a log p(y, a | x) over the buffer, per example."""
         places, filled = self._buffer_guide.buffer.rows(rows)
         terms = self._program.given(*args, routes=places)
-        joint = _score(terms, structure, scale, "joint")  # (C, B), or (C, 1) if static
+        # (C, B), or (C, 1) if static
+        joint = rank_routes(terms, structure, scale, "joint")
         logits = joint.detach() if self._method.weights == "posterior" else 0 * joint
         weight = torch.softmax(logits.detach().masked_fill(~filled, -math.inf), 0)
         # Empty places weigh nothing, whatever the likelihood of what stands in them.
         value = (weight * joint.where(filled, 0.0)).sum(0)
         n_data = scale * len(args[0])
         return value.sum() / n_data if structure.static_sites else value.mean()
-
-
-def _score(
-    terms: Terms, structure: Structure, scale: float, by: Score
-) -> Float[Tensor, "routes examples"]:
-    """What routes are ranked by; static routes by what all examples say."""
-    likelihood = terms.likelihood
-    if structure.static_sites:
-        total = scale * likelihood.sum(-1, keepdim=True)
-        likelihood = total + terms.static_likelihood
-    prior = torch.stack([terms.prior[name] for name in structure.names]).sum(0)
-    if by == "likelihood":
-        return likelihood
-    return prior.expand_as(likelihood) if by == "prior" else likelihood + prior

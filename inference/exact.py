@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..models.checks import check_choice
+from .chunks import sum_all_routes
 from .objective import Method, Model, Objective
-from .plan import check_memory
-from .tables import sum_routes
+from .plan import check_memory, free_memory
 from .terms import Terms
 
 Target = Literal["marginal", "router-elbo"]
@@ -24,10 +24,11 @@ class Exact(Method):
 
     .. math:: \log p(y \mid x) = \log \sum_a p(y \mid x, a)\, p(a \mid x)
 
-    Cost: prod M_l evaluations of what follows the last decision. The gradient is exact:
-    the posterior's expectation of grad log p(y, a | x). Coupled by a static site, a
-    minibatch of B out of N examples gives a biased marginal, its likelihoods raised to
-    N / B; the router ELBO is not biased.
+    Cost: prod M_l evaluations of what follows the last decision; twice the forward's
+    where the routes do not fit into memory at once and are taken in chunks. The
+    gradient is exact: the posterior's expectation of grad log p(y, a | x). Coupled by a
+    static site, a minibatch of B out of N examples gives a biased marginal, its
+    likelihoods raised to N / B; the router ELBO is not biased.
 
     Args:
         target: ``"marginal"``, or ``"router-elbo"``: the exact expectation
@@ -71,20 +72,28 @@ class _ExactObjective(Objective):
     def __init__(self, method: Exact, model: Model, **options: Any) -> None:
         super().__init__(model, **options)
         self._method = method
-        self._fits = 0  # examples that are known to fit into memory
+        self._free: int | None = None
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         args = self._arguments(x, y, index)
         structure = self._program.structure(*args)
-        if len(x) > self._fits:
-            check_memory(structure, len(x), self._method.memory_limit)
-            self._fits = len(x)
-        scale = self._data_scale(len(x))
-        terms = self._program.enumerate(*args)
+        limit, scale = self._memory_limit(), self._data_scale(len(x))
         if self._method.target == "router-elbo":
+            check_memory(structure, len(x), limit)
+            terms = self._program.enumerate(*args)
             return -expected_likelihood(terms, scale * len(x)).mean()
-        value = sum_routes(terms, structure, data_scale=scale)
+        value = sum_all_routes(
+            self._program, args, len(x), data_scale=scale, memory_limit=limit
+        )
         return -value / (scale * len(x)) if structure.coupled else -value.mean()
+
+    def _memory_limit(self) -> int:
+        """The limit asked for, or what was free at the first step."""
+        if self._method.memory_limit is not None:
+            return self._method.memory_limit
+        if self._free is None:
+            self._free = free_memory()
+        return self._free
 
 
 def expected_likelihood(terms: Terms, n_data: float) -> Tensor:

@@ -136,8 +136,7 @@ def fit(
         regularisers=regularisers,
     )
     settings = {"method": repr(method), "batch_size": batch_size, "lr": lr}
-    if regularisers:
-        settings["regularisers"] = repr(list(regularisers))
+    settings["regularisers"] = repr(list(regularisers))
     run = _Run(
         objective,
         torch.optim.Adam(objective.parameters(), lr=lr),

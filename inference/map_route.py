@@ -175,6 +175,7 @@ def _is_discrete(terms: Terms) -> bool:
 
 def _has_mass(site: Site) -> bool:
     try:
-        return bool(site.fn.support.is_discrete)
-    except (AttributeError, NotImplementedError):  # a factor, say
+        support = site.fn.support
+    except NotImplementedError:
         return False
+    return bool(getattr(support, "is_discrete", False))

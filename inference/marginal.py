@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .chunks import sum_all_routes
 from .plan import check_memory
 from .program import RoutedProgram, all_routes
-from .tables import sum_routes, tabulate_routes
+from .tables import tabulate_routes
 
 
 class RoutePosterior(NamedTuple):
@@ -35,8 +36,9 @@ def log_marginal(
     """log p(y | x) with the routes summed out, by enumeration.
 
     Exact; differentiable in the parameters. A plate's scale is left aside.
-    Cost: one evaluation of the program at each of its routes, as one run, and three
-    plain runs to read its structure and to see that it broadcasts.
+    Cost: one evaluation of the program at each of its routes, as one run or, where that
+    does not fit into memory, in chunks; and three plain runs to read its structure and
+    to see that it broadcasts.
 
     Args:
         model: Any Pyro program with route sites.
@@ -62,9 +64,8 @@ def log_marginal(
         tensor([-0.9189])
     """
     program = RoutedProgram(model)
-    structure = program.structure(*args)
-    check_memory(structure, structure.n_examples, memory_limit)
-    return sum_routes(program.enumerate(*args), structure)
+    n = program.structure(*args).n_examples
+    return sum_all_routes(program, args, n, memory_limit=memory_limit)
 
 
 def route_posterior(

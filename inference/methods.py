@@ -12,13 +12,19 @@ from ..models.checks import check_choice
 from .em import HardEM, TopKBuffer
 from .estimators.amortised import Amortised
 from .estimators.gumbel_softmax import GumbelSoftmax
+from .estimators.hybrid import Hybrid
+from .estimators.importance import Importance
+from .estimators.local_enumeration import LocalEnumeration
 from .estimators.mean_field import MeanField
+from .estimators.memory_augmented import MemoryAugmented
 from .estimators.noisy_top_k import NoisyTopK
 from .estimators.reinmax import ReinMax
 from .estimators.relax import Relax
 from .estimators.soft import Soft
 from .estimators.sparsemax import Entmax15, Sparsemax
 from .estimators.straight_through import StraightThrough
+from .estimators.svi_bayes import SVIBayes
+from .estimators.unordered_set import UnorderedSet
 from .estimators.wake_sleep import WakeSleep
 from .exact import Exact
 from .objective import Method, Model, Objective
@@ -33,6 +39,7 @@ METHODS: Mapping[str, Method] = {
     "amortised": Amortised(),
     "wake-sleep": WakeSleep(),
     "mean-field": MeanField(),
+    "svi-bayes": SVIBayes(),
     "gumbel-softmax": GumbelSoftmax(),
     "straight-through": StraightThrough(),
     "reinmax": ReinMax(),
@@ -41,6 +48,11 @@ METHODS: Mapping[str, Method] = {
     "sparsemax": Sparsemax(),
     "entmax15": Entmax15(),
     "relax": Relax(),
+    "hybrid": Hybrid(),
+    "local-enumeration": LocalEnumeration(),
+    "unordered-set": UnorderedSet(),
+    "importance": Importance(),
+    "memory-augmented": MemoryAugmented(),
 }
 
 

@@ -13,6 +13,7 @@ from ..models.checks import check_count
 from .structure import RouteSite, Structure, read_structure
 
 Treatment = Literal["enumerate", "sample"]
+MOST_ROUTES = 2**22  # that are summed one by one, for want of time
 
 
 class EnumerationPlan(Mapping[str, Treatment]):
@@ -77,11 +78,17 @@ def plan_enumeration(
         EnumerationPlan({'route_0': 'enumerate', 'route_1': 'sample', \
 'route_2': 'sample'}, evaluations=12)
     """
+    return plan_sites(read_structure(model, *args).sites, budget)
+
+
+def plan_sites(sites: Sequence[RouteSite], budget: int) -> EnumerationPlan:
+    """The plan of :func:`plan_enumeration` for the sites of a program.
+
+    Raises:
+        ValueError: If even the cheapest plan takes more than the budget.
+    """
     check_count("budget", budget)
-    sites = read_structure(model, *args).sites
-    treatment: list[Treatment] = [
-        "enumerate" if site.plan == "enumerate" else "sample" for site in sites
-    ]
+    treatment = asked(sites)
     least = _evaluations(sites, treatment)
     if least > budget:
         raise ValueError(
@@ -95,6 +102,11 @@ def plan_enumeration(
         if _evaluations(sites, treatment) > budget:
             treatment[i] = "sample"
     return EnumerationPlan(sites, treatment)
+
+
+def asked(sites: Sequence[RouteSite]) -> list[Treatment]:
+    """Only the sites enumerated at which the program asks for it."""
+    return ["enumerate" if s.plan == "enumerate" else "sample" for s in sites]
 
 
 def check_memory(
@@ -118,8 +130,8 @@ def check_memory(
     choices = " x ".join(f"{m}^{n}" if n > 1 else f"{m}" for m, n in runs)
     raise ValueError(
         f"enumerating {structure.n_routes:,} routes ({choices}) of {n_examples:,} "
-        f"examples would take about {_gib(needed)}, and {_gib(limit)} may be used: "
-        "take fewer examples at once, a method that samples (score-function, "
+        f"examples would take about {_amount(needed)}, and {_amount(limit)} may be "
+        "used: take fewer examples at once, a method that samples (score-function, "
         "topk-buffer), fewer layers or modules, or raise memory_limit"
     )
 
@@ -148,5 +160,8 @@ def _evaluations(sites: Sequence[RouteSite], treatment: Sequence[Treatment]) -> 
     return total
 
 
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.1f} GiB"
+def _amount(n_bytes: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes} bytes"

@@ -170,9 +170,7 @@ def sample_routes(
             s = max(_RESAMPLED, 4 * n)
             weighted = sampled_routes(program, args, structure, s)
             ess = effective_sample_size(weighted.posterior)
-        return SampledRoutes(
-            draw_routes(weighted, structure, n), ess, structure.names
-        )
+        return SampledRoutes(draw_routes(weighted, structure, n), ess, structure.names)
 
 
 def effective_sample_size(

@@ -63,23 +63,30 @@ class RoutedProgram:
             self._structure = read_structure(self.model, *args)
         return self._structure
 
-    def enumerate(self, *args: Any) -> Terms:
+    def enumerate(self, *args: Any, prefix: tuple[int, ...] = ()) -> Terms:
         """All routes at once: each site on a dimension of its own.
 
         Site i of the structure stands at dim -2 - i of every term. Cost: the product of
         the numbers of choices, in evaluations of what follows the last site.
+
+        Args:
+            *args: The program's arguments.
+            prefix: Choices at which the first sites are held, the others enumerated.
         """
         sites = self.structure(*args).sites
         first = -1 - self._nesting
+        held = _shared(sites, torch.tensor(prefix, dtype=torch.long))
 
         def assign(site: Site, i: int) -> Tensor:
-            return _support(site, first - i)
+            return held(site, i) if i < len(prefix) else _support(site, first - i)
 
-        dims = {site.name: -2 - i for i, site in enumerate(sites)}
+        dims = {s.name: -2 - i for i, s in enumerate(sites) if i >= len(prefix)}
         terms = self._try_broadcast("enumerate", args, assign, dims)
         if terms is None:
-            runs = [self.given(*args, routes=row) for row in all_routes(sites)]
-            terms = enumerate_terms(runs, sites)
+            rest = all_routes(sites[len(prefix) :])
+            rows = torch.cat([torch.tensor([prefix] * len(rest)).long(), rest], -1)
+            runs = [self.given(*args, routes=row) for row in rows]
+            terms = enumerate_terms(runs, sites, n_held=len(prefix))
         return terms._replace(dims=dims)
 
     def mixed(self, *args: Any, enumerate_sites: Set[str], n_samples: int) -> Terms:

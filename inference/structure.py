@@ -81,16 +81,20 @@ class Structure(NamedTuple):
         """The sites that stand outside the data plate."""
         return tuple(site for site in self.sites if site.static)
 
-    def enumeration_bytes(self, n_examples: int) -> int:
-        """An upper bound of the memory that enumerating every site takes.
+    def enumeration_bytes(self, n_examples: int, n_fixed: int = 0) -> int:
+        """An upper bound of the memory that enumerating the sites takes.
 
         What a run makes after site l is made once for each choice at sites 0 .. l. The
         bound is loose where a program's later statements do not depend on earlier
         routes, and counts what a backward pass would keep.
+
+        Args:
+            n_examples: Examples in the batch.
+            n_fixed: How many of the first sites are held at one choice.
         """
         routes, total = 1, self.stage_bytes[0]
-        for made, site in zip(self.stage_bytes[1:], self.sites, strict=True):
-            routes *= site.n_choices
+        for i, made in enumerate(self.stage_bytes[1:]):
+            routes *= 1 if i < n_fixed else self.sites[i].n_choices
             total += routes * made
         return total * n_examples // self.n_examples
 

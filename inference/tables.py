@@ -62,7 +62,7 @@ def _factors(terms: Terms, structure: Structure, data_scale: float) -> list[Tens
     if not structure.coupled:
         return inner
     dynamic = [site for site in structure.sites if not site.static]
-    dims = {site.name: terms.dims[site.name] for site in dynamic}
+    dims = {s.name: terms.dims[s.name] for s in dynamic if s.name in terms.dims}
     per_example = _add(eliminate(inner, dims))
     shared = data_scale * per_example.sum(-1, keepdim=True)
     outer = [terms.prior[site.name] for site in structure.static_sites]

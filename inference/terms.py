@@ -127,9 +127,14 @@ def stack_terms(runs: list[Terms]) -> Terms:
     return _map(runs, torch.stack)
 
 
-def enumerate_terms(runs: list[Terms], sites: tuple[RouteSite, ...]) -> Terms:
-    """Runs at every route as one of shape (M_{L-1}, .., M_0, N)."""
-    sizes = tuple(site.n_choices for site in sites)
+def enumerate_terms(
+    runs: list[Terms], sites: tuple[RouteSite, ...], *, n_held: int = 0
+) -> Terms:
+    """Runs at every route as one of shape (M_{L-1}, .., M_0, N).
+
+    The first ``n_held`` sites are held at one choice: their sizes are 1.
+    """
+    sizes = tuple(1 if i < n_held else s.n_choices for i, s in enumerate(sites))
     static = {site.name for site in sites if site.static}
 
     def join(values: list[Tensor]) -> Tensor:

@@ -154,7 +154,9 @@ def by_route(table: Tensor, structure: Structure) -> Tensor:
 def stack_routes(terms: Terms, structure: Structure) -> Int[Tensor, "s examples sites"]:
     """The routes of a sampled run as one tensor."""
     shape = terms.likelihood.shape
-    return torch.stack([terms.routes[name].expand(shape) for name in structure.names], -1)
+    return torch.stack(
+        [terms.routes[name].expand(shape) for name in structure.names], -1
+    )
 
 
 def draw_routes(

@@ -13,6 +13,7 @@ from typing import Any
 
 from .comparison import comparison
 from .entropies import entropies
+from .gradient_league import gradient_league
 from .learning_curves import learning_curves
 from .module_use import module_use
 from .posterior_routes import posterior_routes
@@ -34,6 +35,7 @@ __all__ = [
     "StyledFigure",
     "comparison",
     "entropies",
+    "gradient_league",
     "learning_curves",
     "module_use",
     "posterior_routes",

@@ -64,8 +64,10 @@ def draw_without_replacement(
         log_p = found.log_p.unsqueeze(-1) + step
         children = _gumbels_below(gumbel, log_p)
         flat = log_p.transpose(1, 2).flatten(0, 1)  # (C * M, N)
-        gumbel, kept = children.transpose(1, 2).flatten(0, 1).topk(
-            min(n_samples, len(flat)), dim=0
+        gumbel, kept = (
+            children.transpose(1, 2)
+            .flatten(0, 1)
+            .topk(min(n_samples, len(flat)), dim=0)
         )
         found = _keep(found, flat, kept, m)
     return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...guides.amortised import AmortisedGuide
 from ...guides.decision import Decision
@@ -17,6 +17,8 @@ from ..objective import Model, Objective
 from ..program import RoutedProgram, takes_index
 from ..proposal import Proposal
 from ..structure import Structure, in_data_plate, untouched_randomness
+
+GuideT = TypeVar("GuideT", bound=nn.Module)
 
 
 class GuidedObjective(Objective, ABC):
@@ -131,8 +133,14 @@ def amortised_guide(
         hidden_features=hidden_features,
         seed=seed,
     )
-    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-    return guide.to(device=x.device, dtype=dtype)
+    return guide_like(x, guide)
+
+
+def guide_like(x: Any, guide: GuideT) -> GuideT:
+    """The guide on the device of x, and in its precision where x holds floats."""
+    if not isinstance(x, Tensor):
+        return guide
+    return guide.to(device=x.device, dtype=x.dtype if x.is_floating_point() else None)
 
 
 def target_site(sites: dict[str, Site], y: Tensor) -> Site | None:

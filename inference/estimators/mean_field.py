@@ -16,7 +16,7 @@ from ..objective import Method, Model, Objective
 from ..plan import check_memory
 from ..structure import Structure
 from ..terms import Terms
-from .guided import decisions_of
+from .guided import decisions_of, guide_like
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _MeanFieldObjective(Objective):
             guide = MeanFieldGuide(
                 decisions_of(structure), self.n_data, seed=self._seed
             )
-            self.guide = guide.to(getattr(x, "device", None))
+            self.guide = guide_like(x, guide)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         self.prepare(x, y, index)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ...models.checks import check_count
 from ..baselines import leave_one_out
 from ..objective import Method, Model, Objective
+from ..random import RandomStream
 from ..schedules import Constant, Schedule
 from ..structure import Structure
 from ..terms import choice_log_probs
@@ -40,9 +41,10 @@ class Relax(Method):
     need not be differentiable. Cost: S evaluations an example, and a small network.
 
     It differs from the paper: where S > 1, R is first compared with the mean of the
-    example's other samples, which spares c the learning of the common level; c is a free network (theirs adds f at relaxed choices to
-    one, which needs a differentiable f); there is a c for each site, which sees the
-    choices before it, because later routers depend on them.
+    example's other samples, which spares c the learning of the common level; c is a
+    free network (theirs adds f at relaxed choices to one, which needs a differentiable
+    f); there is a c for each site, which sees the choices before it, because later
+    routers depend on them.
 
     Args:
         n_samples: S, routes drawn for each example, whose estimates are averaged.
@@ -85,9 +87,12 @@ class Relax(Method):
 
 
 class _RelaxObjective(Objective):
-    def __init__(self, method: Relax, model: Model, **options: Any) -> None:
-        super().__init__(model, **options)
+    def __init__(
+        self, method: Relax, model: Model, *, seed: int | None, **options: Any
+    ) -> None:
+        super().__init__(model, seed=seed, **options)
         self._method = method
+        self._seed = seed  # of the control variates' start
         self.controls: nn.ModuleList | None = None  # c of each site
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
@@ -99,9 +104,10 @@ class _RelaxObjective(Objective):
         structure = self._program.structure(*args)
         _check(structure, x, self._program.broadcasts_samples(*args))
         controls, seen = [], x[0].numel()
-        for m in structure.n_choices:
-            seen += m  # x, the choices before, and this one's
-            controls.append(Control(seen, self._method.hidden_features).to(x))
+        with RandomStream(self._seed)():
+            for m in structure.n_choices:
+                seen += m  # x, the choices before, and this one's
+                controls.append(Control(seen, self._method.hidden_features).to(x))
         self.controls = nn.ModuleList(controls)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:

@@ -109,34 +109,22 @@ def check_relaxable(
 ) -> None:
     """Refuse a program whose y does not depend differentiably on every site's weights.
 
-    One relaxed run on the example batch and its gradient; where a site's gradient is
-    zero throughout, another run with that site's weights changed tells a flat place
-    from a step function (rounding, say).
+    Tried on the example batch. A site is refused where y has no gradient in its
+    weights; and where, the other sites' weights held, that gradient is zero throughout
+    while y does change with the site's choice: through a step function (rounding, say),
+    though later routers may pass a gradient on.
 
     Raises:
         ValueError: Names the site, and what to use.
     """
     if not program.structure(*args).sites:
         raise ValueError("every routing site is given: there is nothing to relax")
-    seen: dict[str, Tensor] = {}
-
-    def leaf(name: str, log_probs: Tensor) -> Tensor:
-        weights = weights_of(name, log_probs)
-        if not weights.requires_grad:  # a router that is not trained
-            weights = weights.detach().requires_grad_()
-        seen[name] = weights
-        return weights
-
     with torch.enable_grad(), untouched_randomness():
-        value = _likelihood(program.relaxed(*args, weights_of=leaf, n_samples=1))
-        # One sample: where runs are of natural shape, `seen` has their weights.
-        gradients: tuple[Tensor | None, ...] = (None,) * len(seen)
-        if value.requires_grad:
-            gradients = torch.autograd.grad(value, [*seen.values()], allow_unused=True)
-        for name, gradient in zip(seen, gradients, strict=True):
-            if gradient is None or (
-                not gradient.any() and _moves(program, args, seen, name, value)
-            ):
+        made, whole = _gradients(program, args, weights_of)
+        held, direct = _gradients(program, args, _held(made))
+        for name, slope in direct.items():
+            is_flat = slope is None or not slope.any()
+            if whole[name] is None or (is_flat and _moves(program, args, held, name)):
                 raise ValueError(
                     f"the route {name!r} cannot be relaxed, because y does not depend "
                     "differentiably on its weights (modules after it are hard-coded, "
@@ -145,21 +133,45 @@ def check_relaxable(
                 )
 
 
+def _gradients(
+    program: RoutedProgram, args: tuple[Any, ...], weights_of: WeightsOf
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    """By site: the weights of one relaxed run, detached, and y's gradient in them."""
+    seen: dict[str, Tensor] = {}
+
+    def leaf(name: str, log_probs: Tensor) -> Tensor:
+        weights = weights_of(name, log_probs)
+        if not weights.requires_grad:  # held, or of a router that is not trained
+            weights = weights.detach().requires_grad_()
+        seen[name] = weights
+        return weights
+
+    terms = program.relaxed(*args, weights_of=leaf, n_samples=1)
+    value, names = _likelihood(terms), list(seen)
+    found: tuple[Tensor | None, ...] = (None,) * len(names)
+    if value.requires_grad:
+        found = torch.autograd.grad(value, list(seen.values()), allow_unused=True)
+    weights = {name: tensor.detach() for name, tensor in seen.items()}
+    return weights, dict(zip(names, found, strict=True))
+
+
+@torch.no_grad()
 def _moves(
-    program: RoutedProgram,
-    args: tuple[Any, ...],
-    weights: dict[str, Tensor],
-    moved: str,
-    value: Tensor,
+    program: RoutedProgram, args: tuple[Any, ...], held: dict[str, Tensor], moved: str
 ) -> bool:
-    """Whether y depends on one site's weights at all."""
+    """Whether y changes with one site's choice, the others' weights held."""
+    values = []
+    for m in range(held[moved].shape[-1]):
+        one_hot = torch.zeros_like(held[moved])
+        one_hot[..., m] = 1.0
+        weights = {**held, moved: one_hot}
+        terms = program.relaxed(*args, weights_of=_held(weights), n_samples=1)
+        values.append(_likelihood(terms))
+    return any(value != values[0] for value in values)
 
-    def other(name: str, log_probs: Tensor) -> Tensor:
-        return weights[name].detach().roll(int(name == moved), -1)
 
-    with torch.no_grad():
-        again = program.relaxed(*args, weights_of=other, n_samples=1)
-    return not torch.equal(_likelihood(again), value)
+def _held(weights: dict[str, Tensor]) -> WeightsOf:
+    return lambda name, log_probs: weights[name]
 
 
 def _likelihood(terms: RelaxedTerms) -> Tensor:

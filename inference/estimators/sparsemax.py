@@ -16,7 +16,7 @@ from ..exact import expected_likelihood
 from ..objective import Method, Model, Objective
 from ..plan import check_memory, free_memory
 from ..program import RoutedProgram
-from ..structure import Structure
+from ..structure import Structure, untouched_randomness
 from ..tables import logsumexp, sum_routes
 from .relaxation import check_no_guide
 
@@ -152,7 +152,7 @@ class _SparseObjective(Objective):
         sparse = SparseRouting(
             self._program.model, self._mapping, sites=structure.names
         )
-        with torch.no_grad():
+        with torch.no_grad(), untouched_randomness():
             sparse(*args)  # shows at once what cannot be sparse
         self._program = RoutedProgram(sparse, structure)
         self._program.likelihood_scale = scale
@@ -233,7 +233,7 @@ def _check_fits(n_routes: int, n: int, structure: Structure, name: str) -> None:
     needed = n_routes * sum(structure.stage_bytes) * n // structure.n_examples
     if needed > free_memory():
         raise ValueError(
-            f"up to site {name!r} the support has {n_routes:,} routes an example, about "
-            f"{needed / 2**30:,.1f} GiB for {n:,} examples: take smaller batches, or a "
-            "method that samples, such as score-function"
+            f"up to site {name!r} the support has {n_routes:,} routes an example, "
+            f"about {needed / 2**30:,.1f} GiB for {n:,} examples: take fewer at "
+            "once, or a method that samples, such as score-function"
         )

@@ -108,7 +108,7 @@ class SetWeights(NamedTuple):
     """Which route of a set was drawn first, given the set; detached.
 
     Attributes:
-        first: (S, N) p(s) R(S, s) = P(s drawn first \\| S): adds up to one.
+        first: (S, N) p(s) R(S, s) = P(s drawn first | S): adds up to one.
         baseline: (S, S, N) at [s, s'] the weight of s' in the baseline of s: p(s) at
             s' = s, else p(s') R^(D without s)(S, s'); adds up to one over s'.
     """

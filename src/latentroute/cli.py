@@ -63,6 +63,11 @@ COMMANDS = {
     "train": Command(
         "train by one method, with checkpoints to resume from", ".cli_train", "train"
     ),
+    "gradients": Command(
+        "bias, variance and time of methods' gradients, against brute force",
+        ".cli_gradients",
+        "gradients",
+    ),
     "report": Command(
         "figures and report.html again, from a comparison.nc", ".cli_output", "report"
     ),

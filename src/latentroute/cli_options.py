@@ -60,7 +60,7 @@ def base_parser(command: str, description: str, choice: Choice) -> ArgumentParse
         description=description,
         epilog=(
             "The dotted options are those of the chosen task and methods: give --task "
-            f"or --{'methods' if command == 'compare' else 'method'} before --help to "
+            f"or --{'method' if command == 'train' else 'methods'} before --help to "
             f"see others. `{PROG} tasks` and `{PROG} methods` list what there is."
         ),
         formatter_class=HelpFormatter,
