@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..guides import BufferGuide, RouterGuide
-from . import brute_force
-from .brute_force import RouteTable, tabulate, tabulate_at
+from .brute_force import RouteTable, elbo, marginal, run, tabulate, tabulate_at
 from .gradient_statistics import LEAST_DRAWS, GradientStatistics, gradient_statistics
 from .importance_bound import Truth, flat_gradient, importance_gradient
 
 if TYPE_CHECKING:
-    from ..inference import Method, Objective
+    from ..inference.objective import Method, Objective
 
 WARM_UP = 10  # calls before any is counted: buffers fill
 MOST_ROWS = 2048  # examples in one call
@@ -47,7 +46,8 @@ class Contender:
         """(calls, D) draws; one alone where a call takes no random number."""
         before = torch.get_rng_state()
         first = self.gradient()
-        if torch.equal(before, torch.get_rng_state()):
+        on_cpu = first.device.type == "cpu"  # a GPU has a stream of its own
+        if on_cpu and torch.equal(before, torch.get_rng_state()):
             return first.unsqueeze(0)
         return torch.stack([first, *(self.gradient() for _ in range(calls - 1))])
 
@@ -147,7 +147,7 @@ class Bench:
         }
 
     def _build(self, method: Method, x: Tensor, y: Tensor | None) -> Objective:
-        from ..inference import build
+        from ..inference.methods import build
 
         return build(
             method,
@@ -172,9 +172,9 @@ class Bench:
                 contender.guide,
             )
         if contender.target == "elbo":
-            value = brute_force.elbo(self.table, contender.guide)
+            value = elbo(self.table, contender.guide)
         else:
-            value = brute_force.marginal(self.table)
+            value = marginal(self.table)
         gradient = flat_gradient(value, contender.parameters)
         return Truth(gradient, torch.zeros_like(gradient))
 
@@ -184,7 +184,13 @@ class Bench:
         index = (torch.arange(len(self._x)),) if takes_index(guide) else ()
         args = (self._x, self._y, *index)
         table = self.table
-        return tabulate_at(guide, args, table.values, table.sizes, table.static)
+        try:
+            return tabulate_at(guide, args, table.values, table.sizes, table.static)
+        except NotImplementedError as error:
+            raise ValueError(
+                "its guide is no program over the routes, so that brute force has no "
+                "truth for it"
+            ) from error
 
 
 def _row(found: GradientStatistics) -> dict[str, Any]:
@@ -236,7 +242,7 @@ def _repeats(model: Callable[..., Any], x: Tensor, y: Tensor | None) -> bool:
     """Whether a program takes more rows than the data have (a table of them cannot)."""
     try:
         with torch.no_grad():
-            brute_force.run(model, (x, y), {})
+            run(model, (x, y), {})
     except (ValueError, IndexError, RuntimeError):
         return False
     return True

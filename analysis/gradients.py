@@ -17,7 +17,7 @@ from .gradient_bench import Bench, Contender
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..inference import Method
+    from ..inference.objective import Method
 
 TARGETS = ("marginal", "elbo", "importance")
 TASK_EXAMPLES = 8  # of a task's training split, unless told
@@ -86,12 +86,15 @@ def gradient_report(
     """
     from pandas import DataFrame
 
+    from ..inference.structure import untouched_randomness
+
     check_count("draws", draws, least=2)
     for target in (targets or {}).values():
         check_choice("targets", target, TARGETS)
     x, y = _examples(data, n_examples)
-    bench = Bench(model, x, y, parameters, targets or {}, draws, copies)
-    with torch.random.fork_rng(devices=[]):
+    with untouched_randomness():
+        torch.manual_seed(seed)
+        bench = Bench(model, x, y, parameters, targets or {}, draws, copies)
         contenders, left_out = _enter(bench, _chosen(methods), seed)
         plain = bench.enter("plain", _plain())
         seconds = _times([*contenders, plain], seed)
@@ -128,7 +131,7 @@ def _enter(
         try:
             contenders.append(bench.enter(label, method))
         except (ValueError, TypeError, NotImplementedError) as error:
-            left_out[label] = str(error)
+            left_out[label] = " ".join(str(error).split())
     if not contenders:
         reasons = "; ".join(f"{label}: {why}" for label, why in left_out.items())
         raise ValueError(f"no method applies to this model: {reasons}")
@@ -161,14 +164,14 @@ def _ranked(table: pd.DataFrame, plain: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _plain() -> Method:
-    from ..inference import ScoreFunction
     from ..inference.baselines import NoBaseline
+    from ..inference.score_function import ScoreFunction
 
     return ScoreFunction(n_samples=PLAIN_SAMPLES, baseline=NoBaseline())
 
 
 def _chosen(methods: Sequence[str] | Mapping[str, Method] | None) -> dict[str, Method]:
-    from ..inference import METHODS, get_method
+    from ..inference.methods import METHODS, get_method
 
     if isinstance(methods, str):
         raise TypeError(f"methods must be a sequence of names, got {methods!r}")

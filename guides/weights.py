@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,20 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution, Laplace, Normal, kl_divergence
+
+
+class Prior(ABC):
+    """A prior of every weight, independent of the others."""
+
+    @abstractmethod
+    def distribution(self, like: Tensor) -> Distribution:
+        """The prior of one weight, in the precision and on the device of ``like``."""
 
 
 @dataclass(frozen=True)
-class NormalPrior:
-    """Independent normal prior of every weight.
+class NormalPrior(Prior):
+    """Normal(mean, scale).
 
     Args:
         mean: Of each weight.
@@ -25,8 +35,29 @@ class NormalPrior:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise ValueError(f"scale must be positive, got {self.scale}")
+        _check_scale(self.scale)
+
+    def distribution(self, like: Tensor) -> Distribution:
+        """The prior of one weight."""
+        return Normal(like.new_tensor(self.mean), like.new_tensor(self.scale))
+
+
+@dataclass(frozen=True)
+class LaplacePrior(Prior):
+    """Laplace(0, scale): more weights near zero, and more far from it.
+
+    Args:
+        scale: Mean distance of a weight from zero, positive.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_scale(self.scale)
+
+    def distribution(self, like: Tensor) -> Distribution:
+        """The prior of one weight."""
+        return Laplace(like.new_tensor(0.0), like.new_tensor(self.scale))
 
 
 class WeightGuide(nn.Module):
@@ -35,7 +66,7 @@ class WeightGuide(nn.Module):
     .. math:: w = \mu + \sigma \epsilon, \quad \epsilon \sim \mathrm{Normal}(0, 1)
 
     The means are the model's own parameters, by identity: whatever evaluates the model
-    evaluates it at the posterior mean. Only log sigma is the guide's.
+    evaluates it at the posterior mean. Only log sigma is the guide's, one vector.
 
     Args:
         means: The model's trained parameters, leaf tensors.
@@ -49,13 +80,20 @@ class WeightGuide(nn.Module):
         super().__init__()
         if not means:
             raise ValueError("a guide over weights needs at least one trained tensor")
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale must be positive, got {scale}")
+        _check_scale(scale)
         self._means = tuple(means)  # in a tuple: the model's, not the guide's
-        self.log_scales = nn.ParameterList(
-            torch.full_like(mean, math.log(scale), requires_grad=False)
-            for mean in means
-        )
+        size = sum(mean.numel() for mean in means)
+        start = means[0].detach().new_full((size,), math.log(scale))
+        self.log_scale = nn.Parameter(start)
+
+    @property
+    def log_scales(self) -> list[Tensor]:
+        """Log sigma of each tensor of weights, in its shape."""
+        parts = self.log_scale.split([mean.numel() for mean in self._means])
+        return [
+            part.to(mean).reshape(mean.shape)
+            for part, mean in zip(parts, self._means, strict=True)
+        ]
 
     def noise(self) -> list[Tensor]:
         """Standard normal draws, shaped like the weights."""
@@ -70,13 +108,12 @@ class WeightGuide(nn.Module):
             )
         ]
 
-    def divergence(self, prior: NormalPrior) -> Float[Tensor, ""]:
+    def divergence(self, prior: Prior) -> Float[Tensor, ""]:
         """KL(q || prior), summed over the weights, in nats."""
-        terms = []
-        for mean, log_scale in zip(self._means, self.log_scales, strict=True):
-            ratio = log_scale - math.log(prior.scale)
-            shift = (mean - prior.mean) / prior.scale
-            terms.append(0.5 * ((2 * ratio).exp() + shift.square() - 1) - ratio)
+        terms = [
+            kl_divergence(Normal(mean, log_scale.exp()), prior.distribution(mean))
+            for mean, log_scale in zip(self._means, self.log_scales, strict=True)
+        ]
         return torch.stack([term.sum() for term in terms]).sum()
 
     @contextmanager
@@ -105,3 +142,8 @@ def weights_at(
     finally:
         for parameter, value in zip(parameters, kept, strict=True):
             parameter.data = value
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive, got {scale}")

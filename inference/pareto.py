@@ -37,7 +37,7 @@ def pareto_k(log_weights: Float[Tensor, "samples *batch"]) -> Float[Tensor, "*ba
 
 def _shape(log_weights: Tensor) -> float:
     s = len(log_weights)
-    n_tail = math.ceil(min(s / 5, 3 * math.sqrt(s)))
+    n_tail = math.floor(min(s / 5, 3 * math.sqrt(s)))
     if n_tail < _LEAST_TAIL:
         return math.nan
     ordered = log_weights.sort().values

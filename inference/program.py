@@ -14,6 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..models.routing import Record, Site
+from .assign import (
+    drawn_value,
+    natural_values,
+    particle_values,
+    shared_values,
+    support_values,
+)
 from .broadcasting import disagreement
 from .relaxed import RelaxedTerms, Relaxer, WeightsOf, stack_relaxed
 from .structure import RouteSite, Structure, read_structure, untouched_randomness
@@ -75,10 +82,10 @@ class RoutedProgram:
         """
         sites = self.structure(*args).sites
         first = -1 - self._nesting
-        held = _shared(sites, torch.tensor(prefix, dtype=torch.long))
+        held = shared_values(sites, torch.tensor(prefix, dtype=torch.long))
 
         def assign(site: Site, i: int) -> Tensor:
-            return held(site, i) if i < len(prefix) else _support(site, first - i)
+            return held(site, i) if i < len(prefix) else support_values(site, first - i)
 
         dims = {s.name: -2 - i for i, s in enumerate(sites) if i >= len(prefix)}
         terms = self._try_broadcast("enumerate", args, assign, dims)
@@ -107,8 +114,8 @@ class RoutedProgram:
 
         def assign(site: Site, i: int) -> Tensor:
             if site.name in dims:
-                return _support(site, dims[site.name] + 1 - self._nesting)
-            return _draw(site, shape)
+                return support_values(site, dims[site.name] + 1 - self._nesting)
+            return drawn_value(site, shape)
 
         terms = self._try_broadcast("mix", args, assign, dims)
         if terms is None:
@@ -123,7 +130,9 @@ class RoutedProgram:
         self.structure(*args)
         shape = (n_samples,) + (1,) * self._nesting
 
-        terms = self._try_broadcast("sample", args, lambda site, i: _draw(site, shape))
+        terms = self._try_broadcast(
+            "sample", args, lambda site, i: drawn_value(site, shape)
+        )
         if terms is not None:
             return expand_terms(terms, n_samples)
         runs = [self._run(args, lambda site, i: None) for _ in range(n_samples)]
@@ -179,14 +188,16 @@ class RoutedProgram:
         """
         sites = self.structure(*args).sites
         if routes.dim() == 1:
-            return self._run(args, _shared(sites, routes))
+            return self._run(args, shared_values(sites, routes))
         if routes.dim() == 2:
-            return self._run(args, _natural(sites, routes))
-        assign = _particles(self.structure(*args), routes)
+            return self._run(args, natural_values(sites, routes))
+        assign = particle_values(self.structure(*args), routes)
         terms = self._try_broadcast("given", args, assign)
         if terms is not None:
             return expand_terms(terms, len(routes))
-        return stack_terms([self._run(args, _natural(sites, row)) for row in routes])
+        return stack_terms(
+            [self._run(args, natural_values(sites, row)) for row in routes]
+        )
 
     @property
     def _nesting(self) -> int:
@@ -256,7 +267,7 @@ class RoutedProgram:
             return None
 
         def plain(routes: Tensor) -> Terms:
-            return self._run(args, _natural(sites, routes))
+            return self._run(args, natural_values(sites, routes))
 
         with torch.no_grad(), untouched_randomness():
             return disagreement(terms, self.structure(*args), plain, dims)
@@ -280,9 +291,9 @@ class RoutedProgram:
             with torch.no_grad(), untouched_randomness():
                 self.given(*args, routes=whole)
         if not self._broadcasts["given"]:
-            plain = [_natural(structure.sites, row) for row in routes]
+            plain = [natural_values(structure.sites, row) for row in routes]
             return torch.stack([self._peek(args, names, assign) for assign in plain])
-        return self._peek(args, names, _particles(structure, routes)).expand(
+        return self._peek(args, names, particle_values(structure, routes)).expand(
             len(routes), routes.shape[1], -1
         )
 
@@ -318,56 +329,3 @@ def all_routes(sites: tuple[RouteSite, ...]) -> Tensor:
         return torch.zeros(1, 0, dtype=torch.long)
     axes = [torch.arange(site.n_choices) for site in sites]
     return torch.cartesian_prod(*axes).reshape(-1, len(sites))
-
-
-def _natural(
-    sites: tuple[RouteSite, ...], routes: Tensor
-) -> Callable[[Site, int], Tensor]:
-    """Values of natural shape from (N, L) routes: (N,), or () at a static site."""
-
-    def assign(site: Site, i: int) -> Tensor:
-        return sites[i].value_of(routes[0, i] if sites[i].static else routes[:, i])
-
-    return assign
-
-
-def _particles(structure: Structure, routes: Tensor) -> Callable[[Site, int], Tensor]:
-    """Values with a dimension of paths on the left, from (C, N, l) routes."""
-    middle = (1,) * (structure.nesting - 1)
-
-    def assign(site: Site, i: int) -> Tensor:
-        route_site = structure.sites[i]
-        index = routes[:, :1, i] if route_site.static else routes[..., i]
-        return route_site.value_of(index.unflatten(0, (-1, *middle)))
-
-    return assign
-
-
-def _shared(
-    sites: tuple[RouteSite, ...], route: Tensor
-) -> Callable[[Site, int], Tensor]:
-    """Values of natural shape from one (L,) route for all examples."""
-
-    def assign(site: Site, i: int) -> Tensor:
-        shape = site.fn.batch_shape + site.fn.event_shape
-        return sites[i].value_of(route[i]).expand(shape)
-
-    return assign
-
-
-def _draw(site: Site, shape: tuple[int, ...]) -> Tensor:
-    """A value for each particle, and for each choice that the site depends on."""
-    batch = torch.broadcast_shapes(site.fn.batch_shape, shape)
-    value: Tensor = site.fn.expand(batch).sample()
-    return value
-
-
-def _support(site: Site, dim: int) -> Tensor:
-    """All values of a site, on dimension ``dim`` of their batch."""
-    support = site.fn.enumerate_support(expand=False)
-    mark = getattr(support, "_pyro_categorical_support", None)
-    event = site.fn.event_shape
-    value: Tensor = support.reshape(-1, *(1,) * (-dim - 1), *event)
-    if mark is not None:  # lets Pyro's log_prob transpose the logits, not gather them
-        value._pyro_categorical_support = mark  # type: ignore[attr-defined]
-    return value

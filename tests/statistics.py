@@ -15,8 +15,8 @@ Two kinds of test:
   thousandth of ||g||^2, so its square would have to exceed eleven times its
   expectation: P(chi^2_1 > 11) = 9e-4). Up to 4 attempts with streams of their own must
   all fail before the test does: with D <= 150 at most (0.0115)^4 < 2e-8.
-- *Frequencies and means*: each compared number may fail with probability 1e-9 (exact
-  binomial tail; |z| < 6.2 for means).
+- *Frequencies and means*: each compared number may fail with probability 5e-10 (exact
+  binomial tails; Student's t for means).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scipy.stats import binom, t
 from torch import Tensor
 
 SUITE_RATE = 1e-6
-COMPARISON_RATE = 1e-9
+COMPARISON_RATE = 5e-10
 ATTEMPTS = 4
 
 
@@ -126,4 +126,5 @@ def assert_mean(draws: Tensor, expected: Tensor) -> None:
     z = (draws.mean(0) - expected) / error.clamp_min(1e-12)
     for _ in range(z.numel()):
         LEDGER.spend(COMPARISON_RATE)
-    assert (z.abs() < 6.2).all(), f"z = {z}"
+    most = float(t.isf(COMPARISON_RATE / 2, n - 1))
+    assert (z.abs() < most).all(), f"z = {z}"

@@ -156,12 +156,15 @@ def importance_bound(
         log_q: Log-probabilities of the routes under the proposal.
         control: The mean of the others that stands for a sample's own weight.
     """
-    s = len(log_w)
-    bound = logsumexp(log_w, 0).squeeze(0) - math.log(s)
-    without = leave_one_out_bound(log_w.detach(), control=control)
+    # In float32 a level of -1e6 would round off the differences that matter.
+    level = log_w.detach().amax(0)
+    level = level.masked_fill(torch.isinf(level), 0.0)
+    above = log_w - level
+    bound = logsumexp(above, 0).squeeze(0) - math.log(len(log_w))
+    without = leave_one_out_bound(above.detach(), control=control)
     # A baseline of minus infinity, where all others are impossible, is left out.
     learnt = bound.detach() - without.masked_fill(torch.isneginf(without), 0.0)
-    return bound + (learnt * (log_q - log_q.detach())).sum(0)
+    return level + bound + (learnt * (log_q - log_q.detach())).sum(0)
 
 
 def leave_one_out_bound(

@@ -37,7 +37,8 @@ class MemoryAugmented(Method):
     Args:
         capacity: K, routes kept an example.
         n_samples: S, fresh routes, at least 2; they compete for the buffer afterwards.
-        score: What routes are kept by: ``"joint"``, ``"likelihood"`` or ``"prior"``.
+        score: What routes are kept by: ``"prior"``, which leaves the least to the
+            samples; ``"joint"`` or ``"likelihood"``, MAPO's choice.
 
     References:
         Liang et al. 2018, arXiv:1807.02322, the objective split into memory and rest.
@@ -45,7 +46,7 @@ class MemoryAugmented(Method):
 
     capacity: int = 4
     n_samples: int = 4
-    score: Score = "joint"
+    score: Score = "prior"
 
     summary: ClassVar[str] = "ELBO, buffered routes summed, the rest sampled (MAPO)"
     wiring: ClassVar[str] = "router-as-guide ELBO"

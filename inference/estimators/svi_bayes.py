@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ...guides.weights import NormalPrior, WeightGuide, weights_at
+from ...guides.weights import NormalPrior, Prior, WeightGuide, weights_at
 from ...models.checks import check_choice, check_count
 from ..baselines import leave_one_out
 from ..objective import Method, Model, Objective
@@ -39,7 +39,9 @@ class SVIBayes(Method):
     Args:
         routes: ``"enumerate"`` or ``"sample"``.
         n_samples: S, at least 2; routes sampled an example.
-        prior: Of every weight, by default Normal(0, 1).
+        prior: Of every weight, by default Normal(0, 1):
+            :class:`~latentroute.guides.NormalPrior` or
+            :class:`~latentroute.guides.LaplacePrior`.
         initial_scale: sigma at the start.
         memory_limit: Bytes that an enumerated step may take; ``None``: what is free.
 
@@ -50,7 +52,7 @@ class SVIBayes(Method):
 
     routes: Routes = "enumerate"
     n_samples: int = 8
-    prior: NormalPrior = field(default_factory=NormalPrior)
+    prior: Prior = field(default_factory=NormalPrior)
     initial_scale: float = 0.05
     memory_limit: int | None = None
 
@@ -61,8 +63,10 @@ class SVIBayes(Method):
     def __post_init__(self) -> None:
         check_choice("routes", self.routes, get_args(Routes))
         check_count("n_samples", self.n_samples, least=2)
-        if not isinstance(self.prior, NormalPrior):
-            raise TypeError(f"prior must be a NormalPrior, got {self.prior!r}")
+        if not isinstance(self.prior, Prior):
+            raise TypeError(
+                f"prior must be a Prior such as NormalPrior(), got {self.prior!r}"
+            )
         if not 0 < self.initial_scale < math.inf:
             raise ValueError(
                 f"initial_scale must be positive, got {self.initial_scale}"

@@ -178,13 +178,13 @@ def test_float64_and_odd_widths(method, routing):
 
 @every_method
 def test_the_loss_is_a_mean_over_the_batch(method):
-    """A batch and its double have losses of one size, not of two."""
+    """A batch and four copies of it have losses of one size."""
     net, (x, y) = make_net(), make_data(64)
 
     def mean_loss(copies):
-        objective = build(method, net, n_data=64 * copies, seed=0)
+        objective = build(method, net, n_data=256, seed=0)
+        batch = x.repeat(copies, 1), y.repeat(copies), torch.arange(64 * copies)
         with torch.no_grad():
-            batch = x.repeat(copies, 1), y.repeat(copies)
             return sum(objective(*batch).item() for _ in range(10)) / 10
 
     assert mean_loss(4) == pytest.approx(mean_loss(1), rel=0.25)
@@ -223,7 +223,9 @@ def test_parameters_are_the_models(method, routing):
         method, net, parameters=net.head.parameters(), n_data=N, example=example
     )
     now = {id(p) for p in objective.parameters()}
-    assert chosen <= now and len(now - chosen) == len(listed - own)
+    assert chosen <= now
+    if method in TAKE_EVERYTHING:
+        assert chosen == now
 
 
 @every_method

@@ -202,7 +202,7 @@ def static_all(draw: Draw, n: int = N) -> Program:
 
 def repeated_target(draw: Draw, n: int = N) -> Program:
     """Each example is observed twice: a plate at dim -2 around the data's."""
-    x, y = draw.data(n, 2), draw.data(2, n)
+    x, y = draw.data(n, 2), draw.data(n, 2)
     first, second = draw.weight(2, 3), draw.weight(3, 2)
     means, extra = draw.weight(3), draw.weight(2)
 
@@ -212,7 +212,7 @@ def repeated_target(draw: Draw, n: int = N) -> Program:
             b = pyro.sample("b", dist.Categorical(logits=second[a]))
             mean = means[a] * x[:, 0] + extra[b]
             with pyro.plate("repeats", 2, dim=-2):
-                return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+                return pyro.sample("y", dist.Normal(mean, 1.0), obs=y.T)
 
     sites = {"a": choices(3), "b": choices(2)}
     return Program(model, (x, y), sites, draw.parameters)
@@ -220,7 +220,7 @@ def repeated_target(draw: Draw, n: int = N) -> Program:
 
 def repeated_static(draw: Draw, n: int = N) -> Program:
     """The same with a static decision before."""
-    x, y = draw.data(n, 2), draw.data(2, n)
+    x, y = draw.data(n, 2), draw.data(n, 2)
     shared, first = draw.weight(2), draw.weight(2, 2)
     means = draw.weight(2, 2)
 
@@ -230,7 +230,7 @@ def repeated_static(draw: Draw, n: int = N) -> Program:
             a = pyro.sample("a", dist.Categorical(logits=x @ first))
             with pyro.plate("repeats", 2, dim=-2):
                 mean = means[s, a] * x[:, 0]
-                return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+                return pyro.sample("y", dist.Normal(mean, 1.0), obs=y.T)
 
     sites = {"s": choices(2, static=True), "a": choices(2)}
     return Program(model, (x, y), sites, draw.parameters)

@@ -160,7 +160,15 @@ def test_too_few_weights_have_no_tail():
 # Draws.
 
 
-@pytest.mark.parametrize("make", DYNAMIC + STATIC, ids=name_of)
+@pytest.mark.parametrize(
+    "make",
+    [
+        programs.other_plate_and_supports,
+        programs.impossible_routes,
+        programs.static_all,
+    ],
+    ids=name_of,
+)
 def test_draws_follow_the_posterior(make):
     model, args, sites, _ = make(Draw())
     table = truth.tabulate(model, args, sites)

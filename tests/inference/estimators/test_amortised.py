@@ -21,10 +21,8 @@ from tests.inference.estimators.guided_nets import (
 from tests.statistics import assert_unbiased, judge
 
 ENUMERATE = Amortised(estimator="enumerate")
-# Forbidden routes have an infinite ELBO under a guide of full support; two plates have
-# targets that are no rows.
-UNFIT = {"impossible_routes", "repeated_target", "repeated_static"}
-FIT = [make for make in programs.BROADCASTING if make.__name__ not in UNFIT]
+# Forbidden routes have an infinite ELBO under a guide of full support.
+FIT = [m for m in programs.BROADCASTING if m is not programs.impossible_routes]
 
 
 def true_loss(model, guide, args, sites, **options):
@@ -209,9 +207,14 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="may be used") as error:
         build("amortised", net, example=args, estimator="enumerate", memory_limit=10)
     assert "\n" not in str(error.value)
-    model, data, _, parameters = programs.repeated_target(Draw())
+    model, (x, y), _, parameters = programs.two_sites(Draw())
     with pytest.raises(ValueError, match="y as a tensor with one row an example"):
-        build("amortised", model, parameters=parameters, example=data)
+        build(
+            "amortised",
+            lambda x, y=None: model(x, y[0]),
+            parameters=parameters,
+            example=(x, y.unsqueeze(0)),
+        )
     given = torch.zeros(len(args[0]), 2, dtype=torch.long)
     with pytest.raises(ValueError, match="use exact"):
         build(

@@ -79,7 +79,8 @@ def test_a_control_that_sees_its_own_sample_is_refused():
 
 @both
 def test_the_gradient_of_the_bound(control):
-    net, args, sites = make_net(n_modules=2)
+    net, args, _ = make_net(n_modules=2)
+    sites = truth.network_sites(2, 2)
     parameters = list(net.parameters())
     expected = -exact_bound(truth.tabulate(net, args, sites), 3).mean()
     draw = drawer(
@@ -89,7 +90,8 @@ def test_the_gradient_of_the_bound(control):
 
 
 def test_static_routes_have_joint_weights():
-    net, args, sites = make_net(n_modules=2, routing="static")
+    net, args, _ = make_net(n_modules=2, routing="static")
+    sites = truth.network_sites(2, 2, routing="static")
     parameters = list(net.parameters())
     table = truth.tabulate(net, args, sites)
     joint = table._replace(

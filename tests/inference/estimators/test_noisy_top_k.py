@@ -11,7 +11,7 @@ from latentroute.inference.estimators.noisy_top_k import noisy_top_k
 from latentroute.inference.regularisers import squared_variation
 from tests import brute_force as truth
 from tests.inference.estimators.relaxed_nets import M, N, make_net
-from tests.statistics import assert_mean
+from tests.statistics import assert_frequencies
 
 LOG_PROBS = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]]).double().log()
 SCALE = torch.tensor([0.7, 0.3, 1.1, 0.5], dtype=torch.float64)
@@ -42,7 +42,8 @@ def test_load_is_the_chance_under_fresh_noise(k):
         tried = scores.expand(draws, 2, 4).clone()
         tried[..., m] = LOG_PROBS[:, m] + fresh[..., m] * SCALE[m]
         chosen[..., m] = (tried.argsort(-1, descending=True)[..., :k] == m).any(-1)
-    assert_mean(chosen, noisy_top_k(LOG_PROBS, SCALE, NOISE, k).load)
+    load = noisy_top_k(LOG_PROBS, SCALE, NOISE, k).load.flatten()
+    assert_frequencies(chosen.flatten(1).long(), torch.stack([1 - load, load], -1))
 
 
 def test_squared_variation():

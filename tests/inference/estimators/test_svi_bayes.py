@@ -7,13 +7,14 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
-from latentroute.guides import NormalPrior, WeightGuide
+from latentroute.guides import LaplacePrior, NormalPrior, WeightGuide
 from latentroute.guides.weights import weights_at
 from latentroute.inference import ScoreFunction, SVIBayes, build, fit
 from tests import brute_force as truth
 from tests.exact import programs
 from tests.exact.programs import Draw
 from tests.inference.estimators.guided_nets import make_extreme, make_net, shifted
+from tests.statistics import assert_mean
 
 PRIOR = NormalPrior(mean=0.3, scale=1.5)
 N_DATA = 12
@@ -26,8 +27,8 @@ def fix_noise(objective, args, seed=3, spread=True):
     guide = objective.guide
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for log_scale in guide.log_scales:
-            log_scale.add_(torch.randn(log_scale.shape, generator=generator).double())
+        size = guide.log_scale.shape
+        guide.log_scale.add_(torch.randn(size, generator=generator).double())
     noise = [
         torch.randn(s.shape, generator=generator).double() for s in guide.log_scales
     ]
@@ -50,7 +51,7 @@ def test_loss_and_gradient_of_a_network(routing):
     objective = SVIBayes(prior=PRIOR)(net, n_data=N_DATA, seed=0)
     noise, index = fix_noise(objective, args)
     names = [name for name, _ in net.named_parameters()]
-    means, log_scales = list(net.parameters()), list(objective.guide.log_scales)
+    means, log_scales = list(net.parameters()), objective.guide.log_scales
     drawn = [m + s.exp() * e for m, s, e in zip(means, log_scales, noise, strict=True)]
     weights = dict(zip(names, drawn, strict=True))
 
@@ -63,7 +64,7 @@ def test_loss_and_gradient_of_a_network(routing):
     else:
         marginal = truth.log_marginal(table).mean()
     expected = -marginal + kl(means, log_scales, PRIOR) / N_DATA
-    every = means + log_scales
+    every = [*means, objective.guide.log_scale]
     assert {id(p) for p in every} == {id(p) for p in objective.parameters()}
     loss = objective(*args, index)
     truth.assert_agree(loss, expected)
@@ -82,7 +83,7 @@ def test_a_bare_program_closes_over_its_weights():
         model, parameters=parameters, n_data=N_DATA, seed=0
     )
     noise, index = fix_noise(objective, args)
-    log_scales = list(objective.guide.log_scales)
+    log_scales = objective.guide.log_scales
     before = [p.detach().clone() for p in parameters]
     with torch.no_grad():
         drawn = objective.guide.weights(noise)
@@ -99,9 +100,9 @@ def test_a_bare_program_closes_over_its_weights():
         g * s.exp() * e for g, s, e in zip(at_draw, log_scales, noise, strict=True)
     ]
     truth.assert_agree(
-        truth.gradient(loss, log_scales),
+        truth.gradient(loss, [objective.guide.log_scale]),
         torch.cat([g.reshape(-1) for g in scaled])
-        + truth.gradient(divergence, log_scales),
+        + truth.gradient(divergence, [objective.guide.log_scale]),
     )
     for parameter, value in zip(parameters, before, strict=True):
         assert torch.equal(parameter, value)
@@ -155,6 +156,19 @@ def test_it_finds_the_posterior_of_a_linear_model():
     assert w.item() == pytest.approx(exact, abs=0.5 * scale.item())
 
 
+@pytest.mark.parametrize("prior", [PRIOR, LaplacePrior(0.7)], ids=repr)
+def test_the_divergence_from_a_prior_by_sampling(prior):
+    mean = torch.tensor([0.4, -2.0], dtype=torch.float64)
+    guide = WeightGuide([mean], scale=0.6)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        (noise,) = torch.randn(1, 20_000, 2).double()
+    drawn = mean + 0.6 * noise
+    log_ratio = Normal(mean, 0.6).log_prob(drawn)
+    log_ratio = log_ratio - prior.distribution(mean).log_prob(drawn)
+    assert_mean(log_ratio.sum(-1), guide.divergence(prior).detach())
+
+
 def test_weights_are_put_back_after_an_error():
     w = torch.ones(2, requires_grad=True)
     with pytest.raises(RuntimeError, match="stop"), weights_at([w], [torch.zeros(2)]):
@@ -196,7 +210,7 @@ def test_what_does_not_fit_is_refused():
         SVIBayes()(net, lambda x, y: None)
     with pytest.raises(ValueError, match="scale must be positive"):
         NormalPrior(scale=0.0)
-    with pytest.raises(TypeError, match="prior must be a NormalPrior"):
+    with pytest.raises(TypeError, match="prior must be a Prior"):
         SVIBayes(prior="flat")
     with pytest.raises(ValueError, match="at least one trained tensor"):
         WeightGuide([])

@@ -79,7 +79,7 @@ def test_a_first_order_baseline_is_refused():
 
 
 def test_weights_of_tiny_and_peaked_probabilities():
-    log_p = torch.tensor([[-1e-4], [-1e4], [-2e4], [-1e6]], dtype=torch.float32)
+    log_p = torch.tensor([[0.0], [-1e4], [-2e4], [-1e6]])
     weights = set_weights(log_p, torch.tensor([-1e7]))
     truth.assert_agree(weights.first.sum(0), torch.ones(1), 1e-5)
     truth.assert_agree(weights.baseline.sum(1), torch.ones(4, 1), 1e-5)
@@ -88,7 +88,7 @@ def test_weights_of_tiny_and_peaked_probabilities():
 def test_a_set_with_routes_of_probability_zero_is_all_there_is():
     log_p = torch.tensor([[0.25], [0.75], [0.0]]).log()
     weights = set_weights(log_p, torch.tensor([-math.inf]))
-    truth.assert_agree(weights.first, torch.tensor([[0.25], [0.75], [0.0]]))
+    truth.assert_agree(weights.first, torch.tensor([[0.25], [0.75], [0.0]]), 1e-7)
 
 
 # The draws.
@@ -127,9 +127,9 @@ def test_networks(options):
 
 def test_a_static_network():
     net, args, sites = make_net(routing="static")
-    plan = {"calls": 2000, "copies": 1}
+    plan = {"calls": 400, "copies": 1}
     assert_elbo(
-        UnorderedSet(n_samples=4), net, args, sites, list(net.parameters()), **plan
+        UnorderedSet(n_samples=6), net, args, sites, list(net.parameters()), **plan
     )
 
 

@@ -1,0 +1,66 @@
+"""What gives the routing sites of a run their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..models.routing import Site
+from .structure import RouteSite, Structure
+
+
+def natural_values(
+    sites: tuple[RouteSite, ...], routes: Tensor
+) -> Callable[[Site, int], Tensor]:
+    """Values of natural shape from (N, L) routes: (N,), or () at a static site."""
+
+    def assign(site: Site, i: int) -> Tensor:
+        return sites[i].value_of(routes[0, i] if sites[i].static else routes[:, i])
+
+    return assign
+
+
+def particle_values(
+    structure: Structure, routes: Tensor
+) -> Callable[[Site, int], Tensor]:
+    """Values with a dimension of paths on the left, from (C, N, l) routes."""
+    middle = (1,) * (structure.nesting - 1)
+
+    def assign(site: Site, i: int) -> Tensor:
+        route_site = structure.sites[i]
+        index = routes[:, :1, i] if route_site.static else routes[..., i]
+        return route_site.value_of(index.unflatten(0, (-1, *middle)))
+
+    return assign
+
+
+def shared_values(
+    sites: tuple[RouteSite, ...], route: Tensor
+) -> Callable[[Site, int], Tensor]:
+    """Values of natural shape from one (L,) route for all examples."""
+
+    def assign(site: Site, i: int) -> Tensor:
+        shape = site.fn.batch_shape + site.fn.event_shape
+        return sites[i].value_of(route[i]).expand(shape)
+
+    return assign
+
+
+def drawn_value(site: Site, shape: tuple[int, ...]) -> Tensor:
+    """A value for each particle, and for each choice that the site depends on."""
+    batch = torch.broadcast_shapes(site.fn.batch_shape, shape)
+    value: Tensor = site.fn.expand(batch).sample()
+    return value
+
+
+def support_values(site: Site, dim: int) -> Tensor:
+    """All values of a site, on dimension ``dim`` of their batch."""
+    support = site.fn.enumerate_support(expand=False)
+    mark = getattr(support, "_pyro_categorical_support", None)
+    event = site.fn.event_shape
+    value: Tensor = support.reshape(-1, *(1,) * (-dim - 1), *event)
+    if mark is not None:  # lets Pyro's log_prob transpose the logits, not gather them
+        value._pyro_categorical_support = mark  # type: ignore[attr-defined]
+    return value
