@@ -121,6 +121,6 @@ def _verdict(squared: float, error: float, far: float, n: int) -> Verdict:
     ):
         return "biased"
     resolved = certain or (n >= LEAST_DRAWS and error < MOST_BIAS / 4)
-    if resolved and squared < MOST_BIAS and far <= MOST_FAR:
+    if resolved and squared < MOST_BIAS and (certain or far <= MOST_FAR):
         return "unbiased"
     return "unclear"

@@ -149,7 +149,7 @@ def _cell(value: object) -> str:
 
 
 def main() -> int:
-    """Write the table, its description and the figure; 1 if a claim of ours is wrong."""
+    """Write table, description and figure; 1 if a claim of ours is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--pyro-draws", type=int, default=2_000)

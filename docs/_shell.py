@@ -17,6 +17,7 @@ from latentroute.cli import main
 
 _kept = tempfile.TemporaryDirectory()
 FOLDER = Path(_kept.name)
+WIDTH = 92
 
 
 def shell(line: str, *, code: int = 0, stderr: bool = False, hide: str = "") -> None:
@@ -46,7 +47,18 @@ def shell(line: str, *, code: int = 0, stderr: bool = False, hide: str = "") -> 
         file.write_text(text, encoding="utf-8")
         text = ""
     shown = [s for s in text.splitlines() if not hide or not s.startswith(hide)]
-    print("\n".join([f"$ {line}", *shown]))
+    print("\n".join([f"$ {_wrapped(line)}", *shown]))
+
+
+def _wrapped(line: str) -> str:
+    """A long line broken before options, as one would type it."""
+    rows = [""]
+    for part in line.split(" --"):
+        part = part if rows == [""] else f" --{part}"
+        if len(rows[-1]) + len(part) > WIDTH:
+            rows.append("   ")
+        rows[-1] += part
+    return " \\\n".join(rows)
 
 
 def _ours(words: list[str], out: io.StringIO, err: io.StringIO) -> int:

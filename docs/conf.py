@@ -28,7 +28,7 @@ html_title = f"latentroute {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["pages.css"]
 pygments_style = "friendly"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal, get_args
 
 import pyro
@@ -59,8 +60,7 @@ class RouteBuffer(nn.Module):
             routes = routes.repeat(n_rows, 1, 1)
             filled = torch.ones(shape, dtype=torch.bool)
         else:
-            generator = torch.Generator()
-            generator.seed() if seed is None else generator.manual_seed(seed)
+            generator = None if seed is None else torch.Generator().manual_seed(seed)
             routes = torch.zeros(*shape, len(n_choices), dtype=dtype)
             for site, m in enumerate(n_choices):
                 routes[:, 0, site] = torch.randint(m, (n_rows,), generator=generator)
@@ -132,7 +132,8 @@ class BufferGuide(nn.Module):
     Args:
         sites: Names of the routing sites in program order.
         n_choices: Number of choices at each.
-        n_rows: Number of examples N (1 where the routing is static).
+        n_rows: Number of examples N; 1 where the routing is static.
+        static: Whether one buffer serves all examples, outside the data plate.
         capacity: Routes kept an example.
         n_samples: Fresh routes proposed in an E-step.
         score: What routes are ranked by: ``"joint"`` log p(y | x, a) + log p(a | x),
@@ -153,6 +154,7 @@ class BufferGuide(nn.Module):
         n_choices: Sequence[int],
         n_rows: int,
         *,
+        static: bool = False,
         capacity: int = 1,
         n_samples: int = 9,
         score: Score = "joint",
@@ -166,6 +168,7 @@ class BufferGuide(nn.Module):
         check_choice("score", score, get_args(Score))
         self.sites = tuple(sites)
         self.n_choices = tuple(n_choices)
+        self.static = static
         self.n_samples = n_samples
         self.score = score
         self.include_incumbent = include_incumbent
@@ -187,20 +190,21 @@ class BufferGuide(nn.Module):
         """Sample the sites: a_l given a_<l by the places that agree so far."""
         if index is None:
             index = torch.arange(len(x), device=x.device)
-        static = len(self.buffer.routes) == 1 and len(x) > 1
-        rows = index.new_zeros(1) if static else index
+        rows = index.new_zeros(1) if self.static else index
         places = self.buffer.routes[rows].long()  # (B, C, L)
         weight = self.probabilities(rows)  # (*samples, B, C)
         chosen = []
+        plate = nullcontext() if self.static else pyro.plate("data", len(x), dim=-1)
         for i, (name, m) in enumerate(zip(self.sites, self.n_choices, strict=True)):
             probs = torch.zeros(*weight.shape[:-1], m, device=weight.device)
             at = places[..., i].expand(weight.shape)
             probs = probs.scatter_add(-1, at, weight)
-            if static:
-                a = pyro.sample(name, dist.Categorical(probs[0]))
-            else:
-                with pyro.plate("data", len(x), dim=-1):
-                    a = pyro.sample(name, dist.Categorical(probs))
+            # Off the buffer the rest is uniform: its whole route has probability zero.
+            lost = probs.sum(-1, keepdim=True) == 0
+            logits = probs.masked_fill(lost, 1.0).log()
+            logits = logits[0] if self.static else logits
+            with plate:
+                a = pyro.sample(name, dist.Categorical(logits=logits))
             weight = weight * (places[..., i] == a.unsqueeze(-1))
             chosen.append(a)
         return torch.stack(chosen, -1)

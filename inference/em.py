@@ -97,6 +97,7 @@ class TopKBuffer(Method):
             structure.names,
             structure.n_choices,
             1 if n_static else n_data,
+            static=n_static > 0,
             capacity=self.capacity,
             n_samples=self.n_samples,
             score=self.score,

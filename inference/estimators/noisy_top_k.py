@@ -92,19 +92,22 @@ class _NoisyTopKObjective(Objective):
     def __init__(self, method: NoisyTopK, model: Model, **options: Any) -> None:
         super().__init__(model, **options)
         self._method = method
+        self._n_checked = 0  # examples on which the program was tried
         self._places: dict[str, int] = {}
         self.noise = nn.ParameterList()  # before the softplus, by site
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make the noise's scales."""
         super().prepare(x, y, index)
+        args = self._arguments(x, y, index)
+        if len(x) > self._n_checked:  # a few examples may hide a step function
+            check_sites(self._program.structure(*args), self._method.k)
+            check_relaxable(self._program, args, lambda name, p: torch.softmax(p, -1))
+            self._n_checked = len(x)
         if self._places:
             return
-        args = self._arguments(x, y, index)
-        check_sites(self._program.structure(*args), self._method.k)
         with torch.no_grad(), untouched_randomness():
             prior = self._program.sample(*args, n_samples=1).prior
-        check_relaxable(self._program, args, lambda name, p: torch.softmax(p, -1))
         for place, site in enumerate(self._program.structure(*args).sites):
             self._places[site.name] = place
             self.noise.append(nn.Parameter(prior[site.name].new_zeros(site.n_choices)))

@@ -37,15 +37,15 @@ class RelaxedObjective(Objective):
         super().__init__(model, **options)
         self._weights = weights
         self._n_samples = n_samples
-        self._is_checked = False
+        self._n_checked = 0  # examples on which the program was tried
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and see that it can be relaxed."""
         super().prepare(x, y, index)
-        if not self._is_checked:
+        if len(x) > self._n_checked:  # a few examples may hide a step function
             args = self._arguments(x, y, index)
             check_relaxable(self._program, args, self._weights_of)
-            self._is_checked = True
+            self._n_checked = len(x)
 
     def _weights_of(self, name: str, log_probs: Tensor) -> Tensor:
         return self._weights(log_probs, self.step)
