@@ -178,7 +178,7 @@ def compare(given: list[str]) -> int:
 
 def test(given: list[str]) -> int:
     install("test")
-    for check in (*CHECKS, ("pytest", *given)):
+    for check in (*CHECKS, ("pytest", "-n", "auto", "--maxprocesses", "4", *given)):
         say(" ".join(check))
         code = run(module(*check), cwd=ROOT)
         if code:

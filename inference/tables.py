@@ -100,12 +100,14 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.dim = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         values, total = ctx.saved_tensors
-        finite = total.masked_fill(torch.isneginf(total), 0.0)
-        return gradient * torch.exp(values - finite), None
+        # Not exp(values - total): at -1e6 in float32 the total is rounded to .06 nats.
+        share = torch.softmax(values, ctx.dim)
+        return gradient * share.masked_fill(torch.isneginf(total), 0.0), None
 
 
 def _add(factors: list[Tensor]) -> Tensor:
