@@ -12,6 +12,11 @@ from torch import nn
 
 from latentroute.guides import RouterGuide
 from latentroute.inference import ScoreFunction, build
+from latentroute.inference.baselines import (
+    LearnedBaseline,
+    MovingAverage,
+    NoBaseline,
+)
 from latentroute.models import LayeredNetwork
 from tests import brute_force as truth
 from tests.exact import programs
@@ -77,6 +82,25 @@ def test_dynamic_networks(options):
     parameters = list(net.parameters())
     expected = -truth.router_elbo(truth.tabulate(net, args, sites))
     draw = drawer(net, args, parameters, **ROWS)
+    assert_unbiased(draw, truth.gradient(expected, parameters))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "copies"),
+    [(NoBaseline(), 40), (MovingAverage(0.5), 24), (LearnedBaseline(4), 24)],
+    ids=str,
+)
+def test_no_baseline_biases(baseline, copies):
+    net, args, sites = make_net()
+    parameters = list(net.parameters())
+    expected = -truth.router_elbo(truth.tabulate(net, args, sites))
+
+    def draw(seed):
+        method = ScoreFunction(n_samples=8, baseline=baseline)
+        objective = method(net, seed=seed)
+        batch = repeated(args, copies)
+        return draws(objective, batch, parameters, 250)
+
     assert_unbiased(draw, truth.gradient(expected, parameters))
 
 
