@@ -17,7 +17,7 @@ from tests.statistics import (
 D = 60
 
 
-def normal_draws(seed, n=500, shift=0.0, scale=0.5):
+def normal_draws(seed, n=500, shift=0.0, scale=0.4):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(n, D, generator=generator, dtype=torch.float64)
     return truth_vector() + shift + scale * noise
