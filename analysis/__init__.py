@@ -1,19 +1,22 @@
 """From trained models to labelled results, tables and figures.
 
-`latentroute.analysis.plots` (matplotlib) is imported when it is first asked for.
+Plots (matplotlib) and the gradient report (torch, Pyro) are imported when they are
+first asked for.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .datatree import to_datatree, tree_from_evaluation
-from .gradients import gradient_report
 from .information import Information, information
 from .runs import Run, runs
 from .storage import load, save
 from .summary import summary, summary_dataset
+
+if TYPE_CHECKING:
+    from .gradients import gradient_report
 
 __all__ = [
     "Information",
@@ -33,4 +36,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("plots", "report"):
         return import_module(f".{name}", __name__)
+    if name == "gradient_report":
+        from .gradients import gradient_report
+
+        return gradient_report
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

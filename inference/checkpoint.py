@@ -48,7 +48,9 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | 
         state: dict[str, Any] = torch.load(path, weights_only=True)
         version = state["version"]
     except Exception as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+        raise ValueError(
+            f"checkpoint {path} cannot be read: it is none of ours"
+        ) from error
     if version != _VERSION:
         raise ValueError(f"checkpoint {path} has version {version}, not {_VERSION}")
     for key, value in settings.items():

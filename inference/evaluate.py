@@ -166,11 +166,7 @@ def _summarise(
     if target is not None:
         mean = _mean_by_route(target, weighted, structure)
         predictive = torch.einsum("rn,rnd->nd", router, mean).cpu()
-        drawn_target = _target(program.sample(*args, n_samples=draws))
-        assert drawn_target is not None
-        fn = drawn_target.fn
-        shape = torch.broadcast_shapes(fn.batch_shape, (draws, *fn.batch_shape[-1:]))
-        y_draws = fn.expand(shape).sample().cpu()
+        y_draws = _draw_targets(program.sample(*args, n_samples=draws), draws)
     return _Part(
         log_marginal=weighted.log_marginal.cpu(),
         route_probs=_marginals(routes, posterior, structure).cpu(),
@@ -186,7 +182,7 @@ def _marginals(
 ) -> Float[Tensor, "examples sites choices"]:
     """Each site's probabilities from the weights of whole routes."""
     _, n, n_sites = routes.shape
-    probs = weight.new_zeros(n, n_sites, max(structure.n_choices))
+    probs = weight.new_zeros(n, n_sites, max(structure.n_choices, default=0))
     for i in range(n_sites):
         probs[:, i].scatter_add_(-1, routes[..., i].T, weight.T)
     return probs
@@ -210,13 +206,21 @@ def _mean_by_route(
 ) -> Float[Tensor, "routes examples outputs"]:
     """Predictive mean or probabilities at each route."""
     n_routes, n = weighted.posterior.shape
-    if weighted.terms.dims:  # an enumerated run
-        return by_route(_mean(target, len(structure.sites), n), structure)
-    return _mean(target, 1, n).expand(n_routes, -1, -1)
+    terms, plates = weighted.terms, structure.nesting - 1
+    if terms.runs:
+        each = [_mean(run.sites[target.name], 0, n, plates) for run in terms.runs]
+        return torch.stack(each)
+    if terms.dims:  # an enumerated run
+        mean = _mean(target, len(structure.sites), n, plates)
+        return by_route(mean, structure)
+    return _mean(target, 1, n, plates).expand(n_routes, -1, -1)
 
 
-def _mean(site: Site, n_lead: int, n: int) -> Tensor:
-    """(*lead, N, D): class probabilities of a categorical target, else its mean."""
+def _mean(site: Site, n_lead: int, n: int, plates: int) -> Tensor:
+    """(*lead, N, D): class probabilities of a categorical target, else its mean.
+
+    Plates around the data's, ``plates`` of them, count among the outputs.
+    """
     fn = site.fn
     is_categorical = (
         fn.has_enumerate_support
@@ -226,9 +230,29 @@ def _mean(site: Site, n_lead: int, n: int) -> Tensor:
     mean = fn.probs if is_categorical else fn.mean
     event = 1 if is_categorical else len(fn.event_shape)
     mean = mean.flatten(-event) if event else mean.unsqueeze(-1)
-    lead = n_lead + 2 - mean.dim()
+    lead = n_lead + plates + 2 - mean.dim()
     mean = mean[(None,) * lead] if lead > 0 else mean
+    mean = mean.movedim(-2, -2 - plates).flatten(-1 - plates)
     return mean.expand(*mean.shape[:-2], n, mean.shape[-1])
+
+
+def _draw_targets(terms: Terms, draws: int) -> Float[Tensor, "draws examples *event"]:
+    """A target for each sampled route; plates around the data's after the examples."""
+    targets = [_target(run) for run in terms.runs or (terms,)]
+    fns = [target.fn for target in targets if target is not None]
+    if terms.runs:
+        drawn = torch.stack([fn.sample() for fn in fns])
+    else:
+        (fn,) = fns
+        left = (draws,) + (1,) * _depth(targets[0])
+        drawn = fn.expand(torch.broadcast_shapes(fn.batch_shape, left)).sample()
+    return drawn.movedim(_depth(targets[0]), 1).cpu()
+
+
+def _depth(target: Site | None) -> int:
+    """How deep the plates around a target are nested."""
+    frames = () if target is None else target.frames
+    return max((-frame.dim for frame in frames), default=1)
 
 
 def _cat(field: tuple[Any, ...], dim: int) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.checks import check_count
+from ..models.layered import LayeredNetwork
 from ..models.routers import GivenRouting
 from .checkpoint import load_checkpoint, save_checkpoint
 from .entropies import router_entropies
@@ -122,6 +123,8 @@ def fit(
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be positive, got {lr}")
     x, y = _training_data(data)
+    if isinstance(model, LayeredNetwork):
+        model.check(x, y)
     method = get_method(method, **options)
     parameters = None if parameters is None else list(parameters)
     own = model.parameters() if isinstance(model, nn.Module) else ()
@@ -204,9 +207,9 @@ class _Run:
         try:
             loss = self.objective(x, y, index)
         except ValueError as error:  # a distribution that refuses its parameters
-            if all(torch.isfinite(p).all() for p in self.objective.parameters()):
+            if "found invalid values" not in str(error) or "nan" not in str(error):
                 raise
-            raise self._diverged("a parameter is NaN or infinite") from error
+            raise self._diverged("a distribution's parameters are NaN") from error
         value = loss.item()
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..models.routing import Record, Site
+from ..models.routing import ProgramError, Record, Site
 from .assign import (
     drawn_value,
     natural_values,
@@ -247,6 +247,8 @@ class RoutedProgram:
         try:
             terms = self._run(args, assign)
             reason = self._doubt(terms, args, dims)
+        except ProgramError:
+            raise
         except _SHAPE_ERRORS as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         self._broadcasts[way] = reason is None

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ..guides.router import RouterGuide
+from ..models.routing import ProgramError, Record
 from .program import RoutedProgram, takes_index
+from .structure import Structure, in_data_plate, untouched_randomness
 from .terms import Terms
 
 
@@ -48,10 +50,11 @@ class Proposal:
         if self.is_router:
             terms = self._program.sample(*model_args, n_samples=n_samples)
             return terms, terms.prior
+        guide_args = model_args[:2] + ((index,) if self._takes_index else ())
         if self._guide_program is None:
             structure = self._program.structure(*model_args)
+            check_guide(self._guide, guide_args, structure)
             self._guide_program = RoutedProgram(self._guide, structure)
-        guide_args = model_args[:2] + ((index,) if self._takes_index else ())
         drawn = self._guide_program.sample(*guide_args, n_samples=n_samples)
         n = max(route.shape[-1] for route in drawn.routes.values())
         names = self._guide_program.structure().names
@@ -59,3 +62,42 @@ class Proposal:
             [drawn.routes[name].expand(n_samples, n) for name in names], -1
         )
         return self._program.given(*model_args, routes=routes), drawn.prior
+
+
+def check_guide(
+    guide: Callable[..., Any], args: tuple[Any, ...], structure: Structure
+) -> None:
+    """See in a plain run that a guide is one for a model's routing sites.
+
+    Raises:
+        ProgramError: If it misses a site, has other choices or plates there, or
+            another latent site.
+    """
+    record = Record()
+    with untouched_randomness(), torch.no_grad():
+        record.run(guide, *args)
+    sites = {name: s for name, s in record.sites.items() if not s.observed}
+    for site in structure.sites:
+        if site.name not in sites:
+            raise ProgramError(
+                f"the guide does not sample the routing site {site.name!r}: it must "
+                f"sample each of {list(structure.names)} (it has {list(sites)})"
+            )
+        found = sites.pop(site.name)
+        support = found.fn.enumerate_support(expand=False)
+        if len(support) != site.n_choices:
+            raise ProgramError(
+                f"the guide has {len(support)} choices at the routing site "
+                f"{site.name!r}, the model {site.n_choices}"
+            )
+        if in_data_plate(found) is site.static:
+            where = "outside every plate" if site.static else "in the data plate"
+            raise ProgramError(
+                f"the routing site {site.name!r} stands {where} in the model: it must "
+                "stand there in the guide too"
+            )
+    if sites:
+        raise ProgramError(
+            f"the guide has a latent site {next(iter(sites))!r} that is no routing "
+            f"site of the model; those are {list(structure.names)}"
+        )

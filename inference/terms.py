@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ..models.routing import Site
+from ..models.routing import ProgramError, Site
 from .structure import RouteSite, Structure, in_data_plate, n_examples
 
 
@@ -28,6 +28,7 @@ class Terms(NamedTuple):
     routes: dict[str, Tensor]  # a_l as an index 0 .. M_l - 1
     sites: dict[str, Site]  # every sample statement, as it ran
     dims: dict[str, int]  # where each enumerated site stands
+    runs: tuple[Terms, ...] = ()  # the plain runs, of a program that does not broadcast
 
 
 def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
@@ -42,7 +43,7 @@ def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
             )
     missing = [name for name in structure.names if name not in prior]
     if missing:
-        raise ValueError(
+        raise ProgramError(
             f"the program does not sample the routing site {missing[0]!r}: it must "
             f"sample each of {list(structure.names)} (it has {list(sites)})"
         )
@@ -124,7 +125,7 @@ def expand_terms(terms: Terms, n_samples: int) -> Terms:
 
 def stack_terms(runs: list[Terms]) -> Terms:
     """Runs of natural shape as one with a dimension of samples."""
-    return _map(runs, torch.stack)
+    return _map(runs, torch.stack)._replace(runs=tuple(runs))
 
 
 def enumerate_terms(
@@ -150,4 +151,5 @@ def enumerate_terms(
 
     terms = _map(runs, join)
     prior = {name: alone(t) if name in static else t for name, t in terms.prior.items()}
-    return terms._replace(static_likelihood=alone(terms.static_likelihood), prior=prior)
+    outside = alone(terms.static_likelihood)
+    return terms._replace(static_likelihood=outside, prior=prior, runs=tuple(runs))

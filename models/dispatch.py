@@ -25,6 +25,7 @@ class StackedAffine(nn.Module):
         self.bias = None
         if layers[0].bias is not None:
             bias = torch.stack([layer.bias.detach() for layer in layers])
+            learned = layers[0].bias.requires_grad
             self.bias = nn.Parameter(bias, learned)  # (M, out)
 
     def every(self, h: Float[Tensor, "*m rows into"]) -> Float[Tensor, "m rows out"]:
@@ -158,7 +159,10 @@ def stack(modules: list[object]) -> AffineStack | None:
         two modules share weights (stacked copies would untie them).
     """
     chains = [_chain(module) for module in modules]
-    if len({id(module) for module in modules}) < len(modules):
+    learned = [
+        id(p) for chain in chains for layer in chain or () for p in layer.parameters()
+    ]
+    if len(set(learned)) < len(learned):
         return None
     architectures = {_architecture(chain) for chain in chains}
     if len(architectures) != 1 or None in chains:
@@ -169,14 +173,23 @@ def stack(modules: list[object]) -> AffineStack | None:
 def _chain(module: object) -> list[nn.Module] | None:
     """The layers of a module that is such a chain."""
     layers = list(module) if type(module) is nn.Sequential else [module]
-    for layer in layers:
-        if type(layer) not in (nn.Linear, *_ELEMENTWISE):
-            return None
-        if layer._forward_hooks or layer._backward_hooks:  # type: ignore[attr-defined]
-            return None
-    if not any(isinstance(layer, nn.Linear) for layer in layers):
+    kept = [
+        layer
+        for layer in layers
+        if isinstance(layer, nn.Module) and type(layer) in (nn.Linear, *_ELEMENTWISE)
+    ]
+    if len(kept) < len(layers) or not any(isinstance(x, nn.Linear) for x in kept):
         return None
-    return [layer for layer in layers if isinstance(layer, nn.Module)]
+    hooked = any(getattr(x, hooks) for x in (module, *kept) for hooks in _HOOKS)
+    return None if hooked else kept
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
 
 
 def _architecture(chain: list[nn.Module] | None) -> tuple[object, ...]:

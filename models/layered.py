@@ -145,9 +145,7 @@ class LayeredNetwork(nn.Module):
         Raises:
             ValueError: If x or y has the wrong shape, a NaN, or a class out of range.
         """
-        self._check_input(x)
-        if y is not None:
-            y = self.head.target(y, len(x))
+        y = self.check(x, y)
         decisions = self._decisions()
         static = None
         if self.routing == "static":
@@ -177,8 +175,16 @@ class LayeredNetwork(nn.Module):
             decisions[layer].append((name, router))
         return decisions
 
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() < 2 or x.shape[1:].numel() != self.in_features or not len(x):
+    def check(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """Check a batch, or all data before training.
+
+        Returns:
+            y as the head wants it.
+
+        Raises:
+            ValueError: Names what was given, where, and what is accepted.
+        """
+        if x.dim() != 2 or x.shape[1] != self.in_features or not len(x):
             raise ValueError(
                 f"x must have shape (N, {self.in_features}) with N >= 1, "
                 f"got {tuple(x.shape)}"
@@ -186,6 +192,7 @@ class LayeredNetwork(nn.Module):
         if not torch.isfinite(x).all():
             row = (~torch.isfinite(x)).nonzero()[0, 0].item()
             raise ValueError(f"x must be finite, got NaN or infinity at row {row}")
+        return None if y is None else self.head.target(y, len(x))
 
 
 def _check_sizes(
@@ -197,11 +204,11 @@ def _check_sizes(
     k: int,
 ) -> list[int]:
     """The number of modules of each layer."""
+    check_count("n_layers", n_layers)
     sizes = [n_modules] * n_layers if isinstance(n_modules, int) else list(n_modules)
     named = {
         "in_features": in_features,
         "out_features": out_features,
-        "n_layers": n_layers,
         "hidden_features": hidden_features,
         "k": k,
         "n_modules": min(sizes, default=0),

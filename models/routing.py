@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import pyro
@@ -11,7 +12,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 
 Plan = Literal["auto", "enumerate", "sample"]
 T = TypeVar("T")
@@ -74,6 +75,10 @@ def route(
     return value
 
 
+class ProgramError(ValueError):
+    """A program that cannot be what it is used as, however it is run."""
+
+
 class Site(NamedTuple):
     """One sample statement of a program, as it ran."""
 
@@ -118,9 +123,13 @@ class Record(Messenger):
         """Run the program under this record.
 
         Parameters of a ``PyroModule`` stay with their module: nothing enters Pyro's
-        global store.
+        global store, and no module of the same names is mistaken for it.
         """
-        with pyro.settings.context(module_local_params=True), self:
+        local: AbstractContextManager[None] = nullcontext()
+        if isinstance(program, nn.Module):
+            _prepare_local_parameters(program)
+            local = pyro.settings.context(module_local_params=True)
+        with local, self:
             return program(*args)
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -138,10 +147,22 @@ class Record(Messenger):
             return
         check_infer(msg["name"], msg["infer"])
         if msg["name"] in self.sites:
-            raise ValueError(
+            raise ProgramError(
                 f"two sample statements are named {msg['name']!r}: give each its own"
             )
         self.sites[msg["name"]] = _site(msg)
+
+
+def _prepare_local_parameters(program: nn.Module) -> None:
+    """Let Pyro's local-parameter mode run a module that was made outside it.
+
+    A PyroModule has the state that the mode reads only if the mode was on when the
+    module was made (Pyro 1.9, nn/module.py).
+    """
+    for module in program.modules():
+        context = getattr(module, "_pyro_context", None)
+        if context is not None and not hasattr(context, "param_state"):
+            context.param_state = {"params": {}, "constraints": {}}
 
 
 def _site(msg: Any) -> Site:

@@ -79,7 +79,7 @@ def test_an_interruption_is_130(run, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no command given; there are compare, train, report, methods, tasks"),
+        ([], "no command given; there are compare, train, gradients, report"),
         (["comapre"], "unknown command 'comapre'; there are compare, train"),
         (["--jsn"], "--jsn"),
         (["report"], "DIR"),

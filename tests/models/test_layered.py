@@ -62,7 +62,10 @@ def test_names_and_plates_of_its_sites(k, routing):
 @pytest.mark.parametrize("head", ["categorical", "normal", "bernoulli"])
 @pytest.mark.parametrize("router_input", ["activation", "input"])
 def test_the_equations_of_its_docstring(router_input, head):
-    """By hand: encoder, routers, modules, head, from the weights alone."""
+    """By hand: encoder, routers, modules, head, from the weights alone.
+
+    The gradient too: a router that sees z trains the modules before it.
+    """
     net = make_net(router_input=router_input, head=head)
     x, y = data(head)
     generator = torch.Generator().manual_seed(0)
@@ -76,6 +79,7 @@ def test_the_equations_of_its_docstring(router_input, head):
         )
         return found
 
+    total = 0.0
     z = x @ weights["encoder.weight"].T + weights["encoder.bias"]
     for layer in range(2):
         seen = x if router_input == "input" else z
@@ -83,6 +87,7 @@ def test_the_equations_of_its_docstring(router_input, head):
         logits = seen @ part(router, 2).T + part(router, 1)
         log_p = logits.log_softmax(-1)[torch.arange(N), routes[layer]]
         truth.assert_agree(trace.nodes[f"route_{layer}"]["log_prob"], log_p)
+        total = total + log_p.sum()
         weight, bias = part(f"banks.{layer}.", 3), part(f"banks.{layer}.", 2)
         z = torch.stack(
             [
@@ -99,6 +104,10 @@ def test_the_equations_of_its_docstring(router_input, head):
     else:
         log_y = dist.Bernoulli(logits=eta).log_prob(y).sum(-1)
     truth.assert_agree(trace.nodes["y"]["log_prob"], log_y)
+    truth.assert_agree(
+        truth.gradient(trace.log_prob_sum(), list(weights.values())),
+        truth.gradient(total + log_y.sum(), list(weights.values())),
+    )
 
 
 @pytest.mark.parametrize(
