@@ -142,6 +142,12 @@ def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
         chosen = {name: get_method(name) for name in methods}
     if not chosen:
         raise ValueError("methods must name at least one method, got none")
+    for label in chosen:
+        if "/" in label or label == "summary":
+            raise ValueError(
+                "a method's label names a node of the tree: it must hold no '/' and "
+                f"not be 'summary', got {label!r}"
+            )
     return chosen
 
 

@@ -45,11 +45,20 @@ class Exact(Method):
     memory_limit: int | None = None
 
     summary: ClassVar[str] = "marginal likelihood, every route enumerated"
-    wiring: ClassVar[str] = "marginal likelihood"
-    unbiased_for: ClassVar[str | None] = "marginal"
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, get_args(Target))
+
+    @property
+    def wiring(self) -> str:  # type: ignore[override]
+        """Which training it is: the target decides."""
+        marginal = self.target == "marginal"
+        return "marginal likelihood" if marginal else "router-as-guide ELBO"
+
+    @property
+    def unbiased_for(self) -> str | None:  # type: ignore[override]
+        """What its gradient is that of."""
+        return "marginal" if self.target == "marginal" else "elbo"
 
     def __call__(
         self,

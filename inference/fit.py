@@ -138,6 +138,8 @@ def fit(
         seed=seed,
         regularisers=regularisers,
     )
+    if not any(p.requires_grad for p in objective.parameters()):
+        raise ValueError("there is nothing to train: no parameter requires a gradient")
     settings = {"method": repr(method), "batch_size": batch_size, "lr": lr}
     settings["regularisers"] = repr(list(regularisers))
     run = _Run(

@@ -207,6 +207,12 @@ def _check_plates(site: Site, routes: set[str]) -> None:
                 "(dynamic) or outside every plate (static); give each decision a site"
             )
     vectorised = max((-frame.dim for frame in site.frames), default=0)
+    shape = site.fn.batch_shape + site.fn.event_shape
+    if site.observed and _broadcast(site.value.shape, shape) != shape:
+        raise ValueError(
+            f"site {site.name!r} observes values of shape {tuple(site.value.shape)}, "
+            f"and its distribution is of shape {tuple(shape)}: reshape one of them"
+        )
     extra = len(site.fn.batch_shape) - vectorised
     if extra > 0 and not site_is_factor({"type": "sample", "fn": site.fn}):
         raise ValueError(
@@ -214,6 +220,13 @@ def _check_plates(site: Site, routes: set[str]) -> None:
             'than its plates explain: put it into pyro.plate("data", N) at dim -1, or '
             "call .to_event() on its distribution"
         )
+
+
+def _broadcast(*shapes: torch.Size) -> torch.Size | None:
+    try:
+        return torch.Size(torch.broadcast_shapes(*shapes))
+    except RuntimeError:
+        return None
 
 
 class _ByteMeter(TorchDispatchMode):

@@ -38,13 +38,13 @@ class Table(TaskSpec):
     dimensions are flattened) with a target `y` of shape (N,) beside it, or one array of
     shape (N,) per column. Pickles, also inside an NPZ file, are refused.
 
-    The target: texts, categories and yes/no values are classes; floats are numbers;
+    The target: texts, categories and true/false values are classes; floats are numbers;
     whole numbers are classes where at most 20 different ones occur, with 5 rows each on
     average (two different ones are always classes). Classes get a categorical head and
     a stratified split; numbers a normal head with one output. The features: numbers are
-    standardised by the training rows, yes/no values become 1 and 0, texts are one-hot
-    encoded, columns that are the same in all training rows are left out. Every such
-    step stands in the task's `notes`.
+    standardised by the training rows, true/false values become 1 and 0, texts are
+    one-hot encoded, columns that are the same in all training rows are left out. Every
+    such step stands in the task's `notes`.
 
     With `standardise="all"` a target of numbers is standardised too, and log densities
     are those of the standardised target; the task's `target_mean` and `target_scale`
@@ -57,7 +57,7 @@ class Table(TaskSpec):
             none.
         missing: "error" refuses missing values, "drop" leaves out rows that have one,
             "impute" fills in the training rows' median (numbers) or most frequent value
-            (texts and yes/no values).
+            (texts and true/false values).
         kind: What the target is: "classes", "numbers", or "auto" by the rule above.
         standardise: "all" numbers, those of the "features", or "none".
         exclude: Columns to leave out.

@@ -477,6 +477,24 @@ def test_incumbents_stay_while_nothing_better_is_proposed():
         assert not forgets.guide.buffer.routes.any()
 
 
+def test_between_equals_the_incumbent_stays():
+    """All modules alike and the router uniform: no route is better than another."""
+    net, (x, y) = make_net(), make_data()
+    with torch.no_grad():
+        for bank in net.banks:
+            for parameter in bank.parameters():
+                parameter.copy_(parameter[:1].expand_as(parameter))
+        for router in net.routers:
+            for parameter in router.parameters():
+                parameter.zero_()
+    objective = build("hard-em", net, n_data=N, seed=0, example=(x[:2], y[:2]))
+    start = objective.guide.buffer.routes.clone()
+    with torch.no_grad():
+        for _ in range(5):
+            objective(x, y)
+    assert torch.equal(objective.guide.buffer.routes, start)
+
+
 def test_without_incumbents_an_e_step_forgets_them():
     net, (x, y) = make_net(), make_data()
     objective = build(

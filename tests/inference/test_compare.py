@@ -162,7 +162,6 @@ def test_the_prior_is_fitted_to_the_training_targets_alone(head):
         ((["exact"],), {"draws": 0}, "draws must be a whole number"),
         ((["exact"],), {"model": make_task, "network": {}}, "network="),
     ],
-    ids=str,
 )
 def test_bad_arguments_are_refused_before_training(arguments, options, text):
     with pytest.raises(ValueError, match=text) as error:

@@ -213,16 +213,6 @@ def test_ones_own_parts():
     assert net(torch.zeros(N, F)).shape == (N,)
 
 
-def test_images_with_an_encoder_that_takes_them():
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, H))
-    net = LayeredNetwork(
-        4, OUT, n_layers=1, n_modules=2, hidden_features=H, encoder=encoder
-    )
-    images = torch.zeros(N, 2, 2)
-    trace = poutine.trace(net).get_trace(images)
-    assert trace.nodes["y"]["value"].shape == (N,)
-
-
 def test_modules_as_they_are_some_of_them_plain_functions():
     shared = nn.Linear(H, H)
     modules = [[shared, lambda z: -z], [nn.Identity(), torch.sign, shared]]
