@@ -89,7 +89,6 @@ def measure(draws: int, pyro_draws: int) -> pd.DataFrame:
         data,
         contenders(),
         draws,
-        targets={"exact (router ELBO)": "elbo"},
         progress=True,
     )
     theirs = gradient_report(

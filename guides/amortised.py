@@ -83,7 +83,7 @@ class AmortisedGuide(nn.Module):
 
     def forward(
         self, x: Tensor, y: Tensor | None = None
-    ) -> Int[Tensor, "*samples batch sites"]:
+    ) -> Int[Tensor, "*batch sites"]:
         """Sample the sites.
 
         Args:

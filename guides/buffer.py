@@ -186,7 +186,7 @@ class BufferGuide(nn.Module):
 
     def forward(
         self, x: Tensor, y: Tensor | None = None, index: Tensor | None = None
-    ) -> Int[Tensor, "*samples batch sites"]:
+    ) -> Int[Tensor, "*batch sites"]:
         """Sample the sites: a_l given a_<l by the places that agree so far."""
         if index is None:
             index = torch.arange(len(x), device=x.device)

@@ -25,7 +25,7 @@ class Decision(NamedTuple):
     static: bool = False
     one_hot: bool = False
 
-    def sample(self, logits: Float[Tensor, "*batch m"]) -> Int[Tensor, "*batch"]:
+    def sample(self, logits: Float[Tensor, "*batch m"]) -> Int[Tensor, "..."]:
         """Sample the site from softmax(logits); the choice as an index."""
         if not self.one_hot:
             index: Tensor = pyro.sample(self.name, dist.Categorical(logits=logits))

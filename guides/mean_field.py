@@ -70,7 +70,7 @@ class MeanFieldGuide(nn.Module):
 
     def forward(
         self, x: Tensor, y: Tensor | None = None, index: Tensor | None = None
-    ) -> Int[Tensor, "*samples batch sites"]:
+    ) -> Int[Tensor, "*batch sites"]:
         """Sample the sites of rows ``index``, else of the first rows."""
         if index is None:
             index = torch.arange(len(x), device=self.log_probs.device)

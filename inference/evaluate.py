@@ -236,8 +236,8 @@ def _mean(site: Site, n_lead: int, n: int, plates: int) -> Tensor:
     return mean.expand(*mean.shape[:-2], n, mean.shape[-1])
 
 
-def _draw_targets(terms: Terms, draws: int) -> Float[Tensor, "draws examples *event"]:
-    """A target for each sampled route; plates around the data's after the examples."""
+def _draw_targets(terms: Terms, draws: int) -> Tensor:
+    """(S, N, *plates, *event): a target for each sampled route."""
     targets = [_target(run) for run in terms.runs or (terms,)]
     fns = [target.fn for target in targets if target is not None]
     if terms.runs:

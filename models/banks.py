@@ -76,7 +76,7 @@ class ModuleBank(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "*batch into"],
-        route: Int[Tensor, "*routes"] | Sequence[Int[Tensor, "*routes"]],
+        route: Int[Tensor, "..."] | Sequence[Int[Tensor, "..."]],
     ) -> Float[Tensor, "*out_batch out"]:
         """The chosen modules' values.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ INFER_KEYS = (
 
 def route(
     name: str,
-    distribution: dist.TorchDistribution,
+    distribution: TorchDistributionMixin,
     *,
     plan: Plan = "auto",
     obs: Tensor | None = None,

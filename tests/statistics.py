@@ -7,7 +7,7 @@ passes always.
 
 Two kinds of test:
 
-- *Unbiased gradients* (MATH.md): of n draws, the mean lies within 4 standard errors of
+- *Unbiased gradients*: of n draws, the mean lies within 4 standard errors of
   the truth in at least 99% of coordinates, and its debiased squared bias is below 1% of
   ||g||^2. One attempt fails right code with probability at most D * 7e-5 (any
   coordinate beyond 4 standard errors, t with >= 249 degrees of freedom, union over the
@@ -61,7 +61,7 @@ class Verdict(NamedTuple):
 
 
 def judge(draws: Tensor, truth: Tensor) -> Verdict:
-    """MATH.md's criterion on (n, D) draws, or means of as many draws each."""
+    """The criterion above on (n, D) draws, or means of as many draws each."""
     n = len(draws)
     assert n >= 250, "too few to trust the standard errors"
     mean, variance = draws.mean(0), draws.var(0)

@@ -1,4 +1,4 @@
-"""Every method of `inference.METHODS` keeps the contract of DESIGN.md.
+"""Every method of `inference.METHODS` keeps one contract: loss, seeds, rows, training.
 
 The table is read here, so that a method added to it is tested with no line added. The
 first four take every program. One added later may refuse static routing, or programs

@@ -183,7 +183,7 @@ class OnPyroModule(pyro.nn.PyroModule):
     ],
 )
 def test_pyro_modules_keep_their_parameters_to_themselves(kind):
-    """Two models with parameters of one name, one after the other (PYRO.md 5.1)."""
+    """Two models with parameters of one name, one after the other."""
     pyro.clear_param_store()
     x, y = torch.ones(4, 2), torch.tensor([2.0, 1.0, 2.0, 0.5])
     for start in (0.5, 1.0):
