@@ -14,7 +14,7 @@ from .importance_bound import Truth
 Verdict = Literal["unbiased", "biased", "unclear"]
 
 MOST_FAR = 0.01  # share of coordinates that may lie beyond 4 standard errors
-MOST_BIAS = 0.01  # squared, relative to |g|^2: MATH.md's bounds
+MOST_BIAS = 0.01  # squared, relative to |g|^2
 LEAST_BIAS = 1e-4  # below it, routes too rare to be drawn pass for bias
 ROUNDING = 1e-10  # squared and relative, as float32's sums are
 LEAST_DRAWS = 250  # for standard errors that can be trusted

@@ -193,7 +193,7 @@ class Method(ABC):
     """
 
     summary: ClassVar[str]
-    wiring: ClassVar[str]  # which training it is, in MATH.md's terms
+    wiring: ClassVar[str]  # which training it is
     unbiased_for: ClassVar[str | None]  # of what its gradient is an unbiased estimate
 
     @abstractmethod

@@ -119,7 +119,7 @@ def test_labels_change_nothing():
 
 
 def test_bracket_holds_the_truth_of_the_dirichlet_case():
-    """MATH.md: 16 choices, Dirichlet(0.05); I = 1.99 nats."""
+    """16 choices, rows from Dirichlet(0.05): I = 1.99 nats."""
     rng = np.random.default_rng(0)
     plug_in = {4: 1.10, 16: 1.72, 64: 1.92, 256: 1.97, 1024: 1.99}
     for n, expected in plug_in.items():
