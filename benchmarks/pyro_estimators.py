@@ -41,8 +41,8 @@ class PyroEstimator(Method):
         """What it is documented to estimate."""
         return CLAIMS[self.kind]
 
-    def __call__(
-        self, model: Any, guide: Callable[..., Any] | None = None, **options: Any
+    def objective(
+        self, model: Any, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model with its router as guide."""
         return _PyroObjective(self, model, **options)

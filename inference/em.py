@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -106,27 +106,19 @@ class TopKBuffer(Method):
             seed=seed,
         )
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; without a guide, a buffer is made at the first call."""
         if guide is not None and not isinstance(guide, BufferGuide):
             raise TypeError(
                 f"{self.wiring} takes a BufferGuide, got {type(guide).__name__}"
             )
-        if guide is None and n_data is None:
+        if guide is None and options["n_data"] is None:
             raise ValueError(
                 f"{self.wiring} keeps routes an example: pass n_data=, their number"
             )
-        return _BufferObjective(
-            self, model, guide, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _BufferObjective(self, model, guide, **options)
 
 
 @dataclass(frozen=True)
@@ -181,19 +173,11 @@ class HardEM(Method):
             balance=self.balance,
         )
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; without a guide, a buffer is made at the first call."""
-        return self._as_buffer()(
-            model, guide, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return self._as_buffer()(model, guide, **options)
 
 
 class _BufferObjective(Objective):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -60,21 +60,13 @@ class Exact(Method):
         """What its gradient is that of."""
         return "marginal" if self.target == "marginal" else "elbo"
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; it takes no guide, all routes being summed out."""
         if guide is not None:
             raise ValueError("exact takes no guide: the routes are summed out")
-        return _ExactObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _ExactObjective(self, model, **options)
 
 
 class _ExactObjective(Objective):

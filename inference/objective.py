@@ -196,7 +196,6 @@ class Method(ABC):
     wiring: ClassVar[str]  # which training it is
     unbiased_for: ClassVar[str | None]  # of what its gradient is an unbiased estimate
 
-    @abstractmethod
     def __call__(
         self,
         model: Model,
@@ -207,6 +206,22 @@ class Method(ABC):
         seed: int | None = None,
     ) -> Objective:
         """The objective of this model and guide; arguments as :class:`Objective`."""
+        return self.objective(
+            model, guide, parameters=parameters, n_data=n_data, seed=seed
+        )
+
+    @abstractmethod
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
+    ) -> Objective:
+        """What a concrete method says: how it makes its objective.
+
+        Args:
+            model: The model.
+            guide: The guide, or ``None`` for the method's own.
+            **options: ``parameters``, ``n_data`` and ``seed``, for
+                :class:`Objective`.
+        """
 
 
 def _name(model: Model) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -53,23 +53,15 @@ class ScoreFunction(Method):
     def __post_init__(self) -> None:
         check_baseline(self.n_samples, self.baseline)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model and the guide, by default the router."""
         return _ScoreFunctionObjective(
             self,
             model,
             RouterGuide(model) if guide is None else guide,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -62,19 +62,11 @@ class Amortised(Method):
         check_baseline(self.n_samples, self.baseline)
         check_count("hidden_features", self.hidden_features)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; without a guide, an amortised one is made by ``prepare``."""
-        return _AmortisedObjective(
-            self, model, guide, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _AmortisedObjective(self, model, guide, **options)
 
 
 class _AmortisedObjective(GuidedObjective):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -60,14 +60,8 @@ class GumbelSoftmax(Method):
         check_temperature(self.temperature)
         check_count("n_samples", self.n_samples)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("gumbel-softmax", guide)
@@ -75,9 +69,7 @@ class GumbelSoftmax(Method):
             model,
             self._weights,
             self.n_samples,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )
 
     def _weights(self, log_probs: Tensor, step: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -80,20 +80,12 @@ class Hybrid(Method):
         """Whether the plan follows the router."""
         return self.plan == "adaptive" or (self.plan is None and self.sum == "elbo")
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; it takes no guide."""
         refuse_guide("hybrid", guide)
-        return _HybridObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _HybridObjective(self, model, **options)
 
 
 class _HybridObjective(Objective):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -62,23 +62,15 @@ class Importance(Method):
         check_count("n_samples", self.n_samples, least=2)
         check_choice("control", self.control, get_args(Control))
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model and the guide, by default the router."""
         return _ImportanceObjective(
             self,
             model,
             RouterGuide(model) if guide is None else guide,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,20 +46,12 @@ class LocalEnumeration(Method):
     def __post_init__(self) -> None:
         check_count("n_samples", self.n_samples)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; it takes no guide."""
         refuse_guide("local-enumeration", guide)
-        return _LocalObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _LocalObjective(self, model, **options)
 
 
 class _LocalObjective(Objective):

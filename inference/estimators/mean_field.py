@@ -55,27 +55,19 @@ class MeanField(Method):
     def __post_init__(self) -> None:
         check_count("n_sweeps", self.n_sweeps)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; without a guide, the table is made by ``prepare``."""
         if guide is not None and not isinstance(guide, MeanFieldGuide):
             raise TypeError(
                 f"mean-field takes a MeanFieldGuide, got {type(guide).__name__}"
             )
-        if guide is None and n_data is None:
+        if guide is None and options["n_data"] is None:
             raise ValueError(
                 "mean-field keeps probabilities an example: pass n_data=, their number"
             )
-        return _MeanFieldObjective(
-            self, model, guide, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _MeanFieldObjective(self, model, guide, **options)
 
 
 class _MeanFieldObjective(Objective):

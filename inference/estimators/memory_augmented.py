@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
@@ -57,24 +57,16 @@ class MemoryAugmented(Method):
         check_count("n_samples", self.n_samples, least=2)
         check_choice("score", self.score, get_args(Score))
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; its buffer is made at the first call."""
         refuse_guide("memory-augmented", guide)
-        if n_data is None:
+        if options["n_data"] is None:
             raise ValueError(
                 "memory-augmented keeps routes an example: pass n_data=, their number"
             )
-        return _MemoryObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _MemoryObjective(self, model, **options)
 
 
 class _MemoryObjective(Objective):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -72,20 +72,12 @@ class NoisyTopK(Method):
                 "positive, got 0, or k at least 2"
             )
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("noisy-top-k", guide)
-        return _NoisyTopKObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _NoisyTopKObjective(self, model, **options)
 
 
 class _NoisyTopKObjective(Objective):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -70,20 +70,12 @@ class Relax(Method):
         check_count("hidden_features", self.hidden_features)
         check_temperature(self.temperature)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("relax", guide)
-        return _RelaxObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _RelaxObjective(self, model, **options)
 
 
 class _RelaxObjective(Objective):

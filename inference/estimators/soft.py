@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ..objective import Method, Model, Objective
 from ..schedules import Constant, Schedule
@@ -45,14 +44,8 @@ class Soft(Method):
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("soft", guide)
@@ -62,7 +55,5 @@ class Soft(Method):
                 log_probs / self.temperature(step), -1
             ),
             1,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )

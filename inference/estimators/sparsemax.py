@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -59,14 +59,8 @@ class Sparsemax(Method):
     def __post_init__(self) -> None:
         check_choice("target", self.target, get_args(Target))
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("sparsemax", guide)
@@ -74,9 +68,7 @@ class Sparsemax(Method):
             model,
             "sparsemax",
             self.target,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )
 
 
@@ -108,14 +100,8 @@ class Entmax15(Method):
     def __post_init__(self) -> None:
         check_choice("target", self.target, get_args(Target))
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("entmax15", guide)
@@ -123,9 +109,7 @@ class Entmax15(Method):
             model,
             "entmax15",
             self.target,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,14 +44,8 @@ class StraightThrough(Method):
     def __post_init__(self) -> None:
         check_count("n_samples", self.n_samples)
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective of the model; it takes no guide."""
         check_no_guide("straight-through", guide)
@@ -61,9 +55,7 @@ class StraightThrough(Method):
                 log_probs, sampled_one_hot(log_probs)
             ),
             self.n_samples,
-            parameters=parameters,
-            n_data=n_data,
-            seed=seed,
+            **options,
         )
 
 

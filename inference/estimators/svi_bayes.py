@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -72,14 +72,8 @@ class SVIBayes(Method):
                 f"initial_scale must be positive, got {self.initial_scale}"
             )
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; its guide is made of the trained parameters at once."""
         if guide is not None:
@@ -87,9 +81,7 @@ class SVIBayes(Method):
                 "svi-bayes takes no guide over routes: they are summed out or drawn "
                 "from the router"
             )
-        return _SVIBayesObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _SVIBayesObjective(self, model, **options)
 
 
 class _SVIBayesObjective(Objective):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -56,20 +56,12 @@ class UnorderedSet(Method):
                 f"are summed over, got {self.n_samples}: use score-function for more"
             )
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; it takes no guide."""
         refuse_guide("unordered-set", guide)
-        return _UnorderedSetObjective(
-            self, model, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _UnorderedSetObjective(self, model, **options)
 
 
 class _UnorderedSetObjective(Objective):

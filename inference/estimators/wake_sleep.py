@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,19 +71,11 @@ class WakeSleep(Method):
         if not self.w_wake and not self.w_sleep:
             raise ValueError("w_wake and w_sleep are both 0: the guide is not trained")
 
-    def __call__(
-        self,
-        model: Model,
-        guide: Callable[..., Any] | None = None,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-        n_data: int | None = None,
-        seed: int | None = None,
+    def objective(
+        self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
         """The objective; without a guide, an amortised one is made by ``prepare``."""
-        return _WakeSleepObjective(
-            self, model, guide, parameters=parameters, n_data=n_data, seed=seed
-        )
+        return _WakeSleepObjective(self, model, guide, **options)
 
 
 class _WakeSleepObjective(GuidedObjective):

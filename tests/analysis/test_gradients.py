@@ -47,7 +47,7 @@ class ByHand(Method):
     wiring: ClassVar[str] = "router-as-guide ELBO"
     unbiased_for: ClassVar[str | None] = "elbo"
 
-    def __call__(self, model, guide=None, **options):
+    def objective(self, model, guide, **options):
         return _ByHand(self.kind, model, **options)
 
 
@@ -315,7 +315,7 @@ def test_another_objective_can_be_named():
 
 @dataclass(frozen=True)
 class Refuses(ByHand):
-    def __call__(self, model, guide=None, **options):
+    def objective(self, model, guide, **options):
         raise ValueError("this one takes a moon")
 
 
