@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.checks import check_choice
+from .captured import CapturedLoss, Compiler
 from .chunks import sum_all_routes
 from .objective import Method, Model, Objective
 from .plan import check_memory, free_memory
@@ -35,6 +36,9 @@ class Exact(Method):
             E_{p(a|x)} log p(y | x, a) that ``score-function`` estimates, a lower bound
             and another training.
         memory_limit: Bytes that a step may take; ``None``: what is free.
+        compile: ``"capture"`` or ``"inductor"`` capture the step as a graph, for a
+            model that is an ``nn.Module``: see
+            :class:`~latentroute.inference.captured.CapturedLoss`.
 
     References:
         Obermeyer et al. 2019, Tensor variable elimination, arXiv:1902.03210 (Pyro's
@@ -43,11 +47,14 @@ class Exact(Method):
 
     target: Target = "marginal"
     memory_limit: int | None = None
+    compile: Compiler | None = None
 
     summary: ClassVar[str] = "marginal likelihood, every route enumerated"
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, get_args(Target))
+        if self.compile is not None:
+            check_choice("compile", self.compile, get_args(Compiler))
 
     @property
     def wiring(self) -> str:  # type: ignore[override]
@@ -74,9 +81,23 @@ class _ExactObjective(Objective):
         super().__init__(model, **options)
         self._method = method
         self._free: int | None = None
+        self._captured: CapturedLoss | None = None
+        if method.compile is not None:
+            if not isinstance(model, nn.Module):
+                raise ValueError(
+                    "compile needs a model that is an nn.Module, whose parameters a "
+                    f"graph can be given, got {type(model).__name__}"
+                )
+            self._captured = CapturedLoss(self._plain, model, method.compile)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         args = self._arguments(x, y, index)
+        if self._captured is None or self._program.likelihood_scale != 1.0:
+            return self._plain(*args)
+        return self._captured(*args)
+
+    def _plain(self, *args: Any) -> Tensor:
+        x = args[0]
         structure = self._program.structure(*args)
         limit, scale = self._memory_limit(), self._data_scale(len(x))
         if self._method.target == "router-elbo":

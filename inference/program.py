@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..models.routing import ProgramError, Record, Site
+from ..models.routing import ProgramError, Record, Site, local_parameters
 from .assign import (
     drawn_value,
     natural_values,
@@ -61,6 +61,7 @@ class RoutedProgram:
     ) -> None:
         self.model = model
         self._structure = structure
+        self._local = local_parameters(model)
         self._broadcasts: dict[str, bool] = {}
         self.likelihood_scale = 1.0  # of every log-likelihood that a run gives
 
@@ -220,7 +221,8 @@ class RoutedProgram:
             return assign(site, place[site.name]) if site.name in place else None
 
         record = Record(value)
-        record.run(self.model, *args)
+        with self._local(), record:
+            self.model(*args)
         return record
 
     def _tempered(self, terms: TermsT) -> TermsT:
@@ -310,8 +312,8 @@ class RoutedProgram:
                 raise _Seen
             return assign(site, names.index(site.name)) if site.name in names else None
 
-        with contextlib.suppress(_Seen):
-            Record(value).run(self.model, *args)
+        with contextlib.suppress(_Seen), self._local(), Record(value):
+            self.model(*args)
         return seen[0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ class RandomStream:
         if self.state is None:
             yield
             return
-        with untouched_randomness():
+        with untouched_randomness() if torch.cuda.is_initialized() else nullcontext():
+            outside = torch.get_rng_state()
             torch.set_rng_state(self.state)
             if torch.cuda.is_initialized():  # the devices follow the CPU's stream
                 torch.cuda.manual_seed_all(int(torch.randint(2**62, ())))
@@ -40,3 +41,4 @@ class RandomStream:
                 yield
             finally:
                 self.state = torch.get_rng_state()
+                torch.set_rng_state(outside)

@@ -171,14 +171,14 @@ def penalty(
     args: tuple[Any, ...],
     regularisers: Sequence[Regulariser],
     step: int,
-) -> Float[Tensor, ""] | None:
-    """What regularisers add to the loss; ``None`` where they add nothing.
+) -> Float[Tensor, ""]:
+    """What regularisers add to the loss.
 
     Cost: one run of the program on one sampled route an example.
     """
     parts = [r for r in regularisers if not isinstance(r, Tempering)]
     if not parts:
-        return None
+        return torch.zeros(())
     structure = program.structure(*args)
     terms = program.sample(*args, n_samples=1)
     log_probs = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +109,11 @@ class _LogSumExp(torch.autograd.Function):
         # Not exp(values - total): at -1e6 in float32 the total is rounded to .06 nats.
         share = torch.softmax(values, ctx.dim)
         return gradient * share.masked_fill(torch.isneginf(total), 0.0), None
+
+
+# Function.apply asks for it at each call, which takes as long as the sum itself.
+_signature = inspect.signature(_LogSumExp.forward)
+_LogSumExp.forward.__signature__ = _signature  # type: ignore[attr-defined]
 
 
 def _add(factors: list[Tensor]) -> Tensor:

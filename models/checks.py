@@ -3,7 +3,31 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from torch import Tensor
+
+_SHAPES_ALONE = ContextVar("shapes_alone", default=False)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Check shapes and no values inside: there are none while a graph is captured."""
+    token = _SHAPES_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ALONE.reset(token)
+
+
+def values_are_checked(x: Tensor) -> bool:
+    """Whether to look at the values of data in every step.
+
+    Not on an accelerator, where to look is to wait for it; ``fit`` has looked before.
+    """
+    return x.device.type == "cpu" and not _SHAPES_ALONE.get()
 
 
 def check_choice(argument: str, value: object, accepted: Iterable[str]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Int
 from pyro import poutine
 from torch import Tensor, nn
+
+from .categorical import Categorical
 
 
 class LinearRouter(nn.Module):
@@ -26,9 +27,9 @@ class LinearRouter(nn.Module):
         super().__init__()
         self.linear = nn.Linear(in_features, n_modules)
 
-    def forward(self, z: Float[Tensor, "*batch features"]) -> dist.Categorical:
+    def forward(self, z: Float[Tensor, "*batch features"]) -> Categorical:
         """The distribution over modules, of the batch shape of ``z``."""
-        return dist.Categorical(logits=self.linear(z))
+        return Categorical(self.linear(z))
 
 
 class MLPRouter(nn.Module):
@@ -50,9 +51,9 @@ class MLPRouter(nn.Module):
             nn.Linear(hidden_features, n_modules),
         )
 
-    def forward(self, z: Float[Tensor, "*batch features"]) -> dist.Categorical:
+    def forward(self, z: Float[Tensor, "*batch features"]) -> Categorical:
         """The distribution over modules, of the batch shape of ``z``."""
-        return dist.Categorical(logits=self.layers(z))
+        return Categorical(self.layers(z))
 
 
 class StaticRouter(nn.Module):
@@ -66,9 +67,9 @@ class StaticRouter(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(n_modules))
 
-    def forward(self) -> dist.Categorical:
+    def forward(self) -> Categorical:
         """The distribution over modules, of batch shape ()."""
-        return dist.Categorical(logits=self.logits)
+        return Categorical(self.logits)
 
 
 class GivenRouting(nn.Module):

@@ -16,6 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 Plan = Literal["auto", "enumerate", "sample"]
+_PLANS = get_args(Plan)
 T = TypeVar("T")
 
 # What Pyro 1.9 reads from `infer` (poutine/runtime.py, InferDict), and our own key.
@@ -68,8 +69,8 @@ def route(
         >>> route("a", dist.Categorical(logits=torch.zeros(3)), obs=torch.tensor(2))
         tensor(2)
     """
+    _check_plan(name, plan)
     infer: Any = {"route": {"plan": plan}}
-    check_infer(name, infer)
     if plan != "sample":
         infer["enumerate"] = "parallel"  # what Pyro's own TraceEnum_ELBO reads
     value: Tensor = pyro.sample(name, distribution, obs=obs, infer=infer)
@@ -121,16 +122,8 @@ class Record(Messenger):
         self._assign = assign
 
     def run(self, program: Callable[..., T], *args: Any) -> T:
-        """Run the program under this record.
-
-        Parameters of a ``PyroModule`` stay with their module: nothing enters Pyro's
-        global store, and no module of the same names is mistaken for it.
-        """
-        local: AbstractContextManager[None] = nullcontext()
-        if isinstance(program, nn.Module):
-            _prepare_local_parameters(program)
-            local = pyro.settings.context(module_local_params=True)
-        with local, self:
+        """Run the program under this record."""
+        with local_parameters(program)(), self:
             return program(*args)
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -146,7 +139,8 @@ class Record(Messenger):
         # pyro.deterministic is a masked, observed Delta: no factor of the density.
         if site_is_subsample(msg) or msg["infer"].get("_deterministic"):
             return
-        check_infer(msg["name"], msg["infer"])
+        if self._assign is None:  # once is enough: programs are read before they run
+            check_infer(msg["name"], msg["infer"])
         if msg["name"] in self.sites:
             raise ProgramError(
                 f"two sample statements are named {msg['name']!r}: give each its own"
@@ -154,16 +148,24 @@ class Record(Messenger):
         self.sites[msg["name"]] = _site(msg)
 
 
-def _prepare_local_parameters(program: nn.Module) -> None:
-    """Let Pyro's local-parameter mode run a module that was made outside it.
+def local_parameters(
+    program: Callable[..., Any],
+) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which a program's ``PyroModule`` parameters stay with their module.
 
-    A PyroModule has the state that the mode reads only if the mode was on when the
-    module was made (Pyro 1.9, nn/module.py).
+    Nothing enters Pyro's global store, and no module of the same names is mistaken for
+    it. Made once for a program, which is walked through; used at each run.
     """
-    for module in program.modules():
-        context = getattr(module, "_pyro_context", None)
-        if context is not None and not hasattr(context, "param_state"):
+    modules = program.modules() if isinstance(program, nn.Module) else ()
+    contexts = [m._pyro_context for m in modules if hasattr(m, "_pyro_context")]
+    if not contexts:
+        return nullcontext
+    for context in contexts:
+        # A PyroModule has the state that the mode reads only if the mode was on when
+        # the module was made (Pyro 1.9, nn/module.py).
+        if not hasattr(context, "param_state"):
             context.param_state = {"params": {}, "constraints": {}}
+    return lambda: pyro.settings.context(module_local_params=True)
 
 
 def _site(msg: Any) -> Site:
@@ -207,10 +209,13 @@ def check_infer(name: str, infer: dict[str, Any]) -> None:
         raise ValueError(
             f"site {name!r}: unknown route option {unknown[0]!r}; accepted: 'plan'"
         )
-    if options.get("plan", "auto") not in get_args(Plan):
+    _check_plan(name, options.get("plan", "auto"))
+
+
+def _check_plan(name: str, plan: Any) -> None:
+    if plan not in _PLANS:
         raise ValueError(
-            f"site {name!r}: plan must be one of {', '.join(get_args(Plan))}, "
-            f"got {options['plan']!r}"
+            f"site {name!r}: plan must be one of {', '.join(_PLANS)}, got {plan!r}"
         )
 
 

@@ -1,0 +1,182 @@
+"""A loss and its gradient captured once as a graph of tensor operations, and replayed.
+
+What a Pyro program costs beside its arithmetic, handlers, plates and distributions, is
+paid when the graph is captured and not when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ..models.checks import shapes_alone
+
+Compiler = Literal["capture", "inductor"]
+Key = tuple[Any, ...]
+Graph = Callable[[list[Tensor], tuple[Any, ...]], tuple[Tensor, list[Tensor]]]
+
+_LOG = logging.getLogger(__name__)
+_MOST_GRAPHS = 8  # each is another shape of the batch
+_TRUSTED_AFTER = 2  # batches on which graph and program were seen to agree
+_ROUNDING = 1e-4  # relative, between one order of float32 operations and another
+
+
+class CapturedLoss:
+    """A loss that runs as a captured graph where that gives the program's own values.
+
+    A graph is made for each new shape of the batch, and trusted after it has agreed
+    with the program, in value and gradient, on two batches. Where the program cannot be
+    captured (Python that looks at tensors' values) or the two disagree, the program
+    itself runs, and the log says so, once. Python state that changes as training goes
+    on (a temperature in an attribute) is captured as it stood.
+
+    Args:
+        loss: The loss of the model on some arguments: a scalar.
+        model: The module whose parameters it depends on.
+        compiler: ``"capture"``: the graph runs operation by operation (made in a
+            second). ``"inductor"``: it is compiled by ``torch.compile``, which takes up
+            to a minute and a C++ compiler.
+
+    Attributes:
+        n_captures: Graphs made so far: shapes met.
+    """
+
+    def __init__(
+        self, loss: Callable[..., Tensor], model: nn.Module, compiler: Compiler
+    ) -> None:
+        self._loss = loss
+        self._module = _LossModule(loss, model)
+        self._weights = dict(self._module.named_parameters())
+        self._compiler = compiler
+        self._graphs: dict[Key, Graph] = {}
+        self._agreed: dict[Key, int] = {}
+        self._refused = False
+        self.n_captures = 0
+
+    def __call__(self, *args: Any) -> Tensor:
+        """The loss, differentiable once in the model's parameters."""
+        if self._refused:
+            return self._loss(*args)
+        learned = tuple([p.requires_grad for p in self._weights.values()])
+        key = (*map(_shape, args), self._module.training, learned)
+        named = {k: p for k, p in self._weights.items() if p.requires_grad}
+        graph = self._graphs.get(key)
+        if graph is not None and self._agreed[key] >= _TRUSTED_AFTER:
+            return _replay(graph, list(named.values()), args)
+        return self._tried(key, named, args)
+
+    def _tried(self, key: Key, named: dict[str, Tensor], args: Any) -> Tensor:
+        """The program's own loss, and whether the graph gives the same."""
+        loss = self._loss(*args)
+        if not torch.is_grad_enabled():
+            return loss
+        if key not in self._graphs and len(self._graphs) == _MOST_GRAPHS:
+            return self._refuse(f"{_MOST_GRAPHS} shapes of batches were met", loss)
+        try:
+            if key not in self._graphs:
+                self._graphs[key] = self._capture(named, args)
+                self._agreed[key] = 0
+            value, gradients = self._graphs[key](_detached(named.values()), args)
+        except Exception as error:  # whatever tracing or a compiler raises
+            reason = str(error).strip().splitlines() or [""]
+            return self._refuse(f"{type(error).__name__}: {reason[0]}", loss)
+        weights = list(named.values())
+        own = torch.autograd.grad(
+            loss, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        if not _agree([value, *gradients], [loss.detach(), *own]):
+            return self._refuse("the graph gives other values", loss)
+        self._agreed[key] += 1
+        return loss
+
+    def _refuse(self, reason: str, loss: Tensor) -> Tensor:
+        _LOG.warning("the step runs as a plain program, not captured: %s", reason)
+        self._refused = True
+        return loss
+
+    def _capture(self, named: dict[str, Tensor], args: Any) -> Graph:
+        names = list(named)
+
+        def joint(
+            weights: list[Tensor], args: tuple[Any, ...]
+        ) -> tuple[Tensor, tuple[Tensor, ...]]:
+            values = dict(zip(names, weights, strict=True))
+            loss = torch.func.functional_call(self._module, values, args)
+            found = torch.autograd.grad(
+                loss, weights, allow_unused=True, materialize_grads=True
+            )
+            return loss, found
+
+        leaves = [w.requires_grad_() for w in _detached(named.values())]
+        trace = make_fx(joint, tracing_mode="fake", _allow_non_fake_inputs=False)
+        with shapes_alone(), pyro.validation_enabled(False):
+            graph: GraphModule = trace(leaves, args)
+        self.n_captures += 1
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        if self._compiler == "capture":
+            return graph
+        # Shapes and types are this graph's key: dynamo need not look at them again.
+        unguarded = {"guard_filter_fn": lambda guards: [False for _ in guards]}
+        return torch.compile(graph, fullgraph=True, dynamic=False, options=unguarded)
+
+
+class _LossModule(nn.Module):
+    """The loss as a module, so that other values can stand in for the parameters."""
+
+    def __init__(self, loss: Callable[..., Tensor], model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, *args: Any) -> Tensor:
+        return self._loss(*args)
+
+
+class _Replay(torch.autograd.Function):
+    """Runs a graph that gives the loss and its gradient together."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Graph, args: tuple[Any, ...], *w: Tensor) -> Tensor:
+        loss, ctx.gradients = graph(_detached(w), args)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return (None, None, *torch._foreach_mul(ctx.gradients, gradient))
+
+
+def _replay(graph: Graph, weights: list[Tensor], args: tuple[Any, ...]) -> Tensor:
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        loss: Tensor = _Replay.apply(graph, args, *weights)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _detached(weights: Any) -> list[Tensor]:
+    return [weight.detach() for weight in weights]
+
+
+def _shape(arg: Any) -> Any:
+    if isinstance(arg, Tensor):
+        return arg.shape, arg.dtype, arg.device
+    return arg
+
+
+def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Whether loss and gradients are the same but for rounding."""
+    scales = [expected[0].abs(), *[_largest(expected[1:])] * (len(expected) - 1)]
+    return all(
+        f.shape == e.shape and bool(((f - e).abs() <= _ROUNDING * scale).all())
+        for f, e, scale in zip(found, expected, scales, strict=True)
+    )
+
+
+def _largest(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.stack([g.abs().max() for g in gradients if g.numel()]).max()

@@ -1,0 +1,135 @@
+"""Captured steps: the program's own values, or the program itself and a line of log."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from latentroute.inference import build
+from latentroute.inference import captured as module
+from latentroute.models import LayeredNetwork
+
+N = 12
+
+
+def network(**options):
+    torch.manual_seed(0)
+    sizes = {"n_layers": 2, "n_modules": 3, "hidden_features": 4} | options
+    out = 3 if sizes.get("head", "categorical") == "categorical" else 2
+    return LayeredNetwork(4, out, **sizes)
+
+
+def data(head="categorical", n=N):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, 4, generator=generator)
+    if head == "categorical":
+        return x, torch.randint(3, (n,), generator=generator)
+    y = torch.randn(n, 2, generator=generator)
+    return x, (y > 0).float() if head == "bernoulli" else y
+
+
+def said(caplog):
+    """What our log says; torch's tracer has records of its own."""
+    return [r.message for r in caplog.records if r.name.startswith("latentroute")]
+
+
+def gradients(loss, objective):
+    return torch.autograd.grad(loss, list(objective.parameters()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"head": "normal"},
+        {"head": "bernoulli"},
+        {"routing": "static"},
+        {"k": 2},
+        {"router_input": "input", "n_layers": 3},
+    ],
+    ids=str,
+)
+def test_a_trusted_graph_gives_the_programs_loss_and_gradient(options):
+    net = network(**options)
+    x, y = data(options.get("head", "categorical"))
+    plain, graph = build("exact", net), build("exact", net, compile="capture")
+    for step in range(5):  # two to agree on, then the graph alone
+        with torch.no_grad():
+            for p in net.parameters():
+                p += 0.1 * step
+        expected, found = plain(x, y), graph(x, y)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+        pairs = zip(gradients(found, graph), gradients(expected, plain), strict=True)
+        for f, e in pairs:
+            torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
+    assert graph._captured.n_captures == 1
+
+
+def test_the_graph_alone_runs_once_it_is_trusted(monkeypatch):
+    net = network()
+    graph = build("exact", net, compile="capture")
+    for _ in range(2):
+        graph(*data())
+    monkeypatch.setattr(net, "forward", None)
+    assert torch.isfinite(graph(*data()))
+
+
+def test_each_shape_is_captured_once_and_their_number_is_limited(caplog, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_GRAPHS", 2)
+    graph = build("exact", network(), compile="capture")
+    for n in (4, 5, 4, 5):
+        graph(*data(n=n))
+    assert graph._captured.n_captures == 2
+    assert not said(caplog)
+    assert torch.isfinite(graph(*data(n=6)))
+    (line,) = said(caplog)
+    assert "2 shapes of batches were met" in line
+
+
+class Stateful(nn.Module):
+    """A program whose Python state moves on at each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.calls = 0
+
+    def forward(self, x, y=None):
+        self.calls += 1
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Categorical(logits=self.weight))
+            return pyro.sample("y", dist.Normal(a * self.calls, 1.0), obs=y)
+
+
+class Looking(Stateful):
+    """A program whose Python looks at a tensor's value."""
+
+    def forward(self, x, y=None):
+        if x.sum() > 0:
+            x = x + 1
+        return super().forward(x, y)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [(Stateful, "the graph gives other values"), (Looking, "DataDependent")],
+)
+def test_what_cannot_be_captured_runs_as_a_program_and_says_so(program, reason, caplog):
+    x = torch.zeros(3)
+    graph = build("exact", program(), compile="capture")
+    for _ in range(3):
+        graph(x, x)
+    (line,) = said(caplog)
+    assert "runs as a plain program, not captured" in line
+    assert reason in line
+
+
+def test_a_bare_function_is_refused_in_one_line():
+    def model(x, y=None):
+        return None
+
+    with pytest.raises(
+        ValueError, match=r"compile needs a model that is an nn\.Module"
+    ):
+        build("exact", model, parameters=[torch.zeros(1)], compile="capture")
