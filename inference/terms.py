@@ -89,7 +89,8 @@ def _log_prob(site: Site, nesting: int) -> Tensor:
     for frame in site.frames:
         if frame.full_size is not None and frame.full_size != frame.size:
             scale = scale * frame.size / frame.full_size
-    log_prob = scale_and_mask(log_prob, scale, site.mask)
+    if site.mask is not None or not isinstance(scale, int | float) or scale != 1.0:
+        log_prob = scale_and_mask(log_prob, scale, site.mask)
     plates = [f.dim for f in site.frames if f.dim != -1]
     if plates:
         log_prob = log_prob.sum(plates, keepdim=True)

@@ -89,10 +89,10 @@ class ModuleBank(nn.Module):
             (*broadcast of batch and route, out), K times as wide where concatenated.
         """
         routes = [route] if isinstance(route, Tensor) else list(route)
-        every = cache(lambda: self._evaluate.every(z))  # (M, *batch, out)
-        values = [self._value(z, a, every) for a in routes]
         if len(routes) == 1:
-            return values[0]
+            return self._value(z, routes[0], lambda: self._evaluate.every(z))
+        every = cache(lambda: self._evaluate.every(z))  # (M, *batch, out), for all
+        values = [self._value(z, a, every) for a in routes]
         if self.duplicates == "once":
             if any(relaxation_of(a) for a in routes):
                 raise ValueError(

@@ -32,6 +32,8 @@ class Categorical(dist.Categorical):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Categorical:
         """The same distribution, of another batch shape."""
+        if batch_shape == self.batch_shape:  # as a plate asks at each statement
+            return self
         new = Categorical.__new__(Categorical)
         new._set(self.logits.expand(*torch.Size(batch_shape), self._num_events))
         return new

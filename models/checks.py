@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 _SHAPES_ALONE = ContextVar("shapes_alone", default=False)
@@ -28,6 +30,11 @@ def values_are_checked(x: Tensor) -> bool:
     Not on an accelerator, where to look is to wait for it; ``fit`` has looked before.
     """
     return x.device.type == "cpu" and not _SHAPES_ALONE.get()
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; mostly at the cost of one sum."""
+    return math.isfinite(x.detach().sum()) or bool(torch.isfinite(x).all())
 
 
 def check_choice(argument: str, value: object, accepted: Iterable[str]) -> None:

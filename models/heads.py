@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .categorical import Categorical
-from .checks import values_are_checked
+from .checks import all_finite, values_are_checked
 
 
 class CategoricalHead(nn.Module):
@@ -52,8 +52,9 @@ class CategoricalHead(nn.Module):
                 "y must hold classes as whole numbers for a categorical head, got "
                 f"{_culprit(y, labels.to(y.dtype) != y)}"
             )
-        wrong = (labels < 0) | (labels >= classes)
-        if wrong.any():
+        low, high = labels.aminmax()
+        if low < 0 or high >= classes:
+            wrong = (labels < 0) | (labels >= classes)
             raise ValueError(
                 f"y must hold classes 0 .. {classes - 1}, got {_culprit(y, wrong)}"
             )
@@ -85,7 +86,7 @@ class NormalHead(nn.Module):
             ValueError: Names what was given and what is accepted.
         """
         y = _rows(y, n, self.linear.out_features).to(self.log_scale.dtype)
-        if values_are_checked(y) and not torch.isfinite(y).all():
+        if values_are_checked(y) and not all_finite(y):
             raise ValueError(f"y must be finite, got {_culprit(y, ~torch.isfinite(y))}")
         return y
 

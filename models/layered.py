@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .banks import Combine, Duplicates, ModuleBank
-from .checks import check_choice, check_count, values_are_checked
+from .checks import all_finite, check_choice, check_count, values_are_checked
 from .heads import HEADS
 from .routers import LinearRouter, StaticRouter
 from .routing import route
@@ -189,7 +189,7 @@ class LayeredNetwork(nn.Module):
                 f"x must have shape (N, {self.in_features}) with N >= 1, "
                 f"got {tuple(x.shape)}"
             )
-        if values_are_checked(x) and not torch.isfinite(x).all():
+        if values_are_checked(x) and not all_finite(x):
             row = (~torch.isfinite(x)).nonzero()[0, 0].item()
             raise ValueError(f"x must be finite, got NaN or infinity at row {row}")
         return None if y is None else self.head.target(y, len(x))
