@@ -18,9 +18,18 @@ Groups of a run, each variable with its dimensions:
   `h_a_layers`, `h_b_layers` (chain, log_step, site).
 
 All in nats. The log-likelihood given a drawn route is deliberately nowhere: cross
-validation on it is badly wrong. Weights are a point estimate and routes are summed out,
-so `log_likelihood` and `lp` are the same for every draw. `chain` has one entry: another
-seed is another run, whose module labels are its own.
+validation on it is badly wrong. Where weights are a point estimate, routes are summed
+out and so `log_likelihood` and `lp` are the same for every draw, and `chain` has one
+entry: another seed is another run, whose module labels are its own.
+
+Where weights were drawn, chains and draws are theirs. `posterior` has the weights too,
+by name, and one route drawn from p(a|x,y,w) at each draw w; `log_likelihood` is
+log p(y|x,w); `routing`, `predictive_probs` and `predictive_mean` are means over all
+draws; `sample_stats` is what the sampler recorded, its `lp` in place of ours. Each
+chain names its modules as it likes: the labels of several are matched to the first's
+by :func:`~latentroute.analysis.match_chains`, which adds to `routing` each chain's own
+`chain_route_probs` and `chain_router_probs` (chain, obs, site, module) and the
+`permutation` (chain, site, module). Weights keep their chain's own order.
 """
 
 from __future__ import annotations
@@ -35,13 +44,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import entropy, to_numpy
-from .groups import Group, build_tree
+from .chains import match_chains
+from .drawn_weights import evaluate_draws, weight_stats, weight_variables
+from .groups import Group, build_tree, with_variables
 from .training import training_group
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from ..inference.evaluate import Evaluation
+    from ..inference.weight_draws import WeightDraws
 
 SCHEMA_VERSION = 1
 LARGEST_CHOICE = int(np.iinfo(np.int16).max)
@@ -56,25 +68,34 @@ def to_datatree(
     seed: int = 0,
     history: Iterable[Mapping[str, Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
+    weight_draws: WeightDraws | None = None,
 ) -> xr.DataTree:
     """Evaluate a trained model on data and label the result for ArviZ.
+
+    Cost: an evaluation of the data, and one for each draw of the weights.
 
     Args:
         model: A Pyro program `model(x, y=None)` with route sites.
         data: One split of a task, or (x, y), or (x, y, routes) with routes
             (N, n_layers).
-        draws: Draws of routes and predictions per example.
+        draws: Draws of routes and predictions per example; of drawn weights at most so
+            many a chain, evenly spaced.
         seed: Of these draws.
         history: What `fit` returned as `.history`.
         attrs: Attributes of the root (method, seed, task, wall_time, class_names, …);
             what netCDF cannot hold is stored as JSON.
+        weight_draws: What `fit` returned as `.weight_draws`; None where the weights are
+            a point estimate.
 
     Returns:
-        The tree that this module's table describes.
+        The tree that this module's table describes; of several chains, with the labels
+        matched (:func:`~latentroute.analysis.match_chains`).
 
     Raises:
         ValueError: Data is not (x, y) or (x, y, routes).
     """
+    import xarray as xr
+
     from ..inference.evaluate import evaluate
 
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
@@ -83,14 +104,36 @@ def to_datatree(
             "split of a task (task.test, say)"
         )
     x, y = data[0], data[1]
-    return tree_from_evaluation(
-        evaluate(model, x, y, draws=draws, seed=seed),
+    routes = data[2] if len(data) == 3 else None
+    if weight_draws is None:
+        found = evaluate(model, x, y, draws=draws, seed=seed)
+        return tree_from_evaluation(
+            found, x, y, routes=routes, history=history, attrs=attrs
+        )
+    weights = weight_draws.thin(draws)
+    drawn = evaluate_draws(model, x, y, weights, seed=seed)
+    tree = tree_from_evaluation(
+        drawn.evaluation,
         x,
         y,
-        routes=data[2] if len(data) == 3 else None,
+        routes=routes,
         history=history,
         attrs=attrs,
+        log_lik=drawn.log_lik,
     )
+    tree = with_variables(
+        tree,
+        {"posterior": weight_variables(weights), "sample_stats": weight_stats(weights)},
+    )
+    if weights.n_chains == 1:
+        return tree
+    dims = ["chain", "obs", "site", "module"]
+    by_chain = {
+        "chain_route_probs": (dims, drawn.route_probs),
+        "chain_router_probs": (dims, drawn.router_probs),
+    }
+    tree["routing"] = xr.DataTree(tree["routing"].to_dataset().assign(by_chain))
+    return match_chains(tree)
 
 
 def tree_from_evaluation(
@@ -101,6 +144,7 @@ def tree_from_evaluation(
     routes: Any = None,
     history: Iterable[Mapping[str, Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
+    log_lik: NDArray[Any] | None = None,
 ) -> xr.DataTree:
     """Label an evaluation: the pure part of `to_datatree`.
 
@@ -111,6 +155,8 @@ def tree_from_evaluation(
         routes: (N, n_layers) true modules, None where unknown.
         history: Rows of training; None for no `training` group.
         attrs: Attributes of the root.
+        log_lik: (chain, draw, N) log p(y_n | x_n) at each draw, draws of routes being
+            in the same order; None: the evaluation's at every draw, in one chain.
 
     Raises:
         ValueError: Numbers of examples differ, or a site's choices exceed int16.
@@ -118,32 +164,42 @@ def tree_from_evaluation(
     given = {"x": x, "y": y, "routes": routes}
     data = {name: to_numpy(v) for name, v in given.items() if v is not None}
     _check(evaluation, data)
-    groups = _routing_groups(evaluation) | _likelihood_groups(evaluation)
+    if log_lik is None:
+        same = to_numpy(evaluation.log_marginal)
+        log_lik = np.broadcast_to(same, (1, len(evaluation.routes), len(same))).copy()
+    n_chains = len(log_lik)
+    groups = _routing_groups(evaluation, n_chains) | _likelihood_groups(log_lik)
     groups |= _data_groups(evaluation.names, data)
     if "y" in data and evaluation.predictive is not None:
-        groups |= _prediction_groups(evaluation, data["y"])
+        groups |= _prediction_groups(evaluation, data["y"], n_chains)
     coords = _coords(evaluation)
     if history is not None:
         groups["training"], steps = training_group(history, len(evaluation.names))
         coords |= steps
     library = {
         "inference_library": "latentroute",
-        "inference_library_version": _version("latentroute"),
+        "inference_library_version": version("latentroute"),
     }
     tree = build_tree(groups, coords, attrs=library)
-    tree.attrs.update(_root_attrs(attrs or {}, exact=evaluation.exact))
+    tree.attrs.update(root_attrs(attrs or {}, exact=evaluation.exact))
     return tree
 
 
-def _routing_groups(evaluation: Evaluation) -> dict[str, Group]:
+def _by_chain(draws: NDArray[Any], n_chains: int) -> NDArray[Any]:
+    """(chains * draws, ...) -> (chains, draws, ...)."""
+    return draws.reshape(n_chains, -1, *draws.shape[1:])
+
+
+def _routing_groups(evaluation: Evaluation, n_chains: int) -> dict[str, Group]:
     """Routes and how they are used."""
-    route = to_numpy(evaluation.routes).astype(np.int16)  # (draws, obs, site)
+    route = to_numpy(evaluation.routes).astype(np.int16)
+    route = _by_chain(route, n_chains)  # (chain, draw, obs, site)
     modules = np.arange(max(evaluation.n_choices), dtype=np.int16)
     # one module at a time: no (draws, obs, site, module) array
-    share = np.stack([(route == m).mean(1) for m in modules], axis=-1)
+    share = np.stack([(route == m).mean(2) for m in modules], axis=-1)
     per_example = ["obs", "site", "module"]
     return {
-        "posterior": Group({"route": (["obs", "site"], route[None])}),
+        "posterior": Group({"route": (["obs", "site"], route)}),
         "routing": Group(
             {
                 "route_probs": (per_example, to_numpy(evaluation.route_probs)),
@@ -154,22 +210,18 @@ def _routing_groups(evaluation: Evaluation) -> dict[str, Group]:
         ),
         "usage": Group(
             {
-                "share": (["site", "module"], share[None]),
-                "entropy": (["site"], entropy(share)[None]),
+                "share": (["site", "module"], share),
+                "entropy": (["site"], entropy(share)),
             }
         ),
     }
 
 
-def _likelihood_groups(evaluation: Evaluation) -> dict[str, Group]:
-    """How likely the data are."""
-    log_lik = to_numpy(evaluation.log_marginal)
-    n_draws = len(evaluation.routes)
-    # a constant over draws is still stored per draw: ArviZ's schema asks for it
-    per_draw = np.broadcast_to(log_lik, (1, n_draws, len(log_lik))).copy()
-    total = np.full((1, n_draws), log_lik.sum(dtype=np.float64))
+def _likelihood_groups(log_lik: NDArray[Any]) -> dict[str, Group]:
+    """How likely the data are; a constant over draws is stored per draw as well."""
+    total = log_lik.sum(-1, dtype=np.float64)
     return {
-        "log_likelihood": Group({"y": (["obs"], per_draw)}),
+        "log_likelihood": Group({"y": (["obs"], log_lik)}),
         "sample_stats": Group({"lp": ([], total)}),
     }
 
@@ -191,9 +243,12 @@ def _data_groups(
     return groups
 
 
-def _prediction_groups(evaluation: Evaluation, y: NDArray[Any]) -> dict[str, Group]:
+def _prediction_groups(
+    evaluation: Evaluation, y: NDArray[Any], n_chains: int
+) -> dict[str, Group]:
     """Draws of targets, and class probabilities or means."""
-    predictive, draws = to_numpy(evaluation.predictive), to_numpy(evaluation.y_draws)
+    predictive = to_numpy(evaluation.predictive)
+    draws = _by_chain(to_numpy(evaluation.y_draws), n_chains)
     # one target of an example that is predicted by several numbers is a class
     if y.ndim == 1 and predictive.shape[1] > 1:
         name, variable = "predictive_probs", (["obs", "klass"], predictive)
@@ -202,7 +257,7 @@ def _prediction_groups(evaluation: Evaluation, y: NDArray[Any]) -> dict[str, Gro
         name, variable = "predictive_mean", (_y_dims(y), predictive)
     return {
         name: Group({"y": variable}, sample_dims=[]),
-        "posterior_predictive": Group({"y": (_y_dims(draws[0]), draws[None])}),
+        "posterior_predictive": Group({"y": (_y_dims(draws[0, 0]), draws)}),
     }
 
 
@@ -238,7 +293,7 @@ def _check(evaluation: Evaluation, data: Mapping[str, NDArray[Any]]) -> None:
             )
 
 
-def _root_attrs(attrs: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
+def root_attrs(attrs: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
     """What is known of the run as a whole, in types that netCDF holds."""
     own = {"schema_version": SCHEMA_VERSION, "exact": exact, "versions": versions()}
     return {name: _plain(value) for name, value in (own | dict(attrs)).items()}
@@ -257,8 +312,9 @@ def _plain(value: Any) -> str | int | float:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result depends on."""
-    return {"python": platform.python_version()} | {n: _version(n) for n in LIBRARIES}
+    return {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES}
 
 
-def _version(name: str) -> str:
+def version(name: str) -> str:
+    """The version of an installed library."""
     return metadata.version(name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -56,6 +57,27 @@ def build_tree(
     return xr.DataTree.from_dict(
         {name: tree[name].to_dataset() for name, tree in trees.items()}
     )
+
+
+def with_variables(
+    tree: xr.DataTree,
+    groups: Mapping[str, Mapping[str, tuple[list[str], NDArray[Any]]]],
+) -> xr.DataTree:
+    """A tree with more variables by chain and draw in groups that it has.
+
+    Args:
+        tree: The tree, which is changed.
+        groups: Group -> name -> (dims after chain and draw, values); a variable that
+            is there already is replaced.
+    """
+    for group, variables in groups.items():
+        values = dataset(tree, group)
+        for name, (dims, array) in variables.items():
+            values[name] = (["chain", "draw", *dims], array)
+        for dim in sorted(set(values.dims) - set(values.coords), key=str):
+            values = values.assign_coords({dim: np.arange(values.sizes[dim])})
+        tree[group].dataset = values
+    return tree
 
 
 def dataset(tree: xr.DataTree, group: str) -> xr.Dataset:

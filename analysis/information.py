@@ -7,9 +7,9 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import entropy, to_numpy
-
-ROW_SUM_TOLERANCE = 1e-4  # a float32 softmax over many modules is off by about 1e-6
+from . import streaming
+from .arrays import to_numpy
+from .usage import Usage, usage_from_sums
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +37,21 @@ class Information(TypedDict):
     """Number of examples N that all of it rests on."""
 
 
+class StreamedInformation(Information):
+    """`Information` with bootstrap intervals, (n_layers, 2), and the modules' use."""
+
+    h_a_interval: Floats
+    h_b_interval: Floats
+    mi_lower_interval: Floats
+    """Of the plug-in value; its low end bounds I(A;X) from below."""
+    mi_upper_interval: Floats
+    """Of the leave-one-out value; its high end bounds I(A;X) from above."""
+    level: float
+    """Probability that each interval is made for."""
+    use: Usage
+    """How evenly the modules are used."""
+
+
 def information(probs: Any) -> Information:
     r"""Entropies of routing and a bracket around the mutual information I(A;X).
 
@@ -48,9 +63,10 @@ def information(probs: Any) -> Information:
             \log \frac{p(a|x_n)}{\frac1{N-1} \sum_{j \ne n} p(a|x_j)}
 
     On average over draws of the N examples the two bounds hold the true I(A;X) between
-    them; one data set's bracket may miss it. Computed in float64 from sums over rows:
-    memory grows with N, never with N squared. Modules of probability zero everywhere
-    (padding) change nothing.
+    them; one data set's bracket may miss it (`stream_information` gives intervals).
+    Computed in float64 from sums over rows, some rows at a time: beside `probs` itself
+    a few MiB, whatever N. Modules of probability zero everywhere (padding) change
+    nothing.
 
     Args:
         probs: (N, n_modules) or (N, n_layers, n_modules), p(a|x_n) as a torch tensor
@@ -75,70 +91,112 @@ def information(probs: Any) -> Information:
         >>> round(float(info["h_b"]), 4), float(info["h_a"]), float(info["mi_upper"])
         (1.3863, 0.0, inf)
     """
-    array = _checked(to_numpy(probs))
-    layers = array if array.ndim == 3 else array[:, None]
-    # layer by layer: float64 copies of one layer at a time, whatever the data's dtype
-    columns = [_layer(layers[:, i]) for i in range(layers.shape[1])]
-    h_a, h_b, upper = np.array(columns).reshape(-1, 3).T
-    lower = np.maximum(h_b - h_a, 0.0)  # rounding may leave -1e-17
-    upper = np.maximum(upper, lower)
+    array = streaming.checked(to_numpy(probs))
+    found = streaming.values(*streaming.two_passes(lambda: streaming.rows_of(array)))
     if array.ndim == 2:
-        h_a, h_b, lower, upper = h_a[0], h_b[0], lower[0], upper[0]
-    return Information(
-        h_a=h_a,
-        h_b=h_b,
-        effective_a=np.exp(h_a),
-        effective_b=np.exp(h_b),
-        mi_lower=lower,
-        mi_upper=upper,
-        n=len(array),
+        found = {name: value[0] for name, value in found.items()}
+    return _with_effective(found, len(array))
+
+
+def stream_information(
+    batches: streaming.Batches,
+    *,
+    replicates: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+    n_modules: Any = None,
+) -> StreamedInformation:
+    r"""`information` of any number of examples, with intervals and the modules' use.
+
+    The data are read twice: once for :math:`S = \sum_n p(a|x_n)`, once for the mean of
+    the others of each example, :math:`(S - p_n) / (N - 1)`, which is exact. Memory: one
+    batch and a few MiB, whatever N. Time: with B replicates about B counts an example
+    and reading.
+
+    Intervals are of the Poisson bootstrap: deviations of B reweighted values from their
+    mean, around the value. In a replicate the leave-one-out value is the plug-in value
+    plus the reweighted mean of the examples' own gaps between the two. Together they
+    cover the sampling of examples, not an error in p(a|x) itself.
+
+    Args:
+        batches: (n, n_modules) or (n, n_layers, n_modules) probabilities each, in a
+            list, a DataLoader, or a function that returns an iterator over them. Both
+            readings must give the same examples; another order is fine.
+        replicates: B.
+        level: Probability that each interval is made for.
+        seed: Of the bootstrap: the same data in the same order and the same seed give
+            the same numbers, however they are cut into batches.
+        n_modules: (n_layers,) modules of each layer where some are padding; all, by
+            default. Only the measures of use depend on it.
+
+    Returns:
+        The mapping of `information`, always with a layer axis, with `*_interval`
+        (n_layers, 2), NaN for one example; `level`; and `use`.
+
+    Raises:
+        ValueError: An iterator that can be read only once, no examples, other examples
+            in the second reading, no probabilities, or options out of range.
+
+    References:
+        Poole et al. 2019 (arXiv:1905.06922), leave-one-out bound.
+
+    Example:
+        >>> import numpy as np
+        >>> batches = [np.eye(4)[[0, 1, 2, 3] * 5]] * 10
+        >>> info = stream_information(batches)
+        >>> info["n"], round(float(info["mi_lower"][0]), 4)
+        (200, 1.3863)
+    """
+    check_bootstrap(replicates, level)
+    start = streaming.rereadable(batches)
+
+    def rows() -> Any:
+        for batch in start():
+            yield from streaming.rows_of(batch)
+
+    return summarise(
+        *streaming.two_passes(rows, replicates=replicates, seed=seed),
+        level=level,
+        n_modules=n_modules,
     )
 
 
-def _layer(rows: NDArray[Any]) -> tuple[float, float, float]:
-    """(h_a, h_b, leave-one-out bound) of one layer, rows (N, n_modules)."""
-    p = rows.astype(np.float64)
-    p /= p.sum(-1, keepdims=True)
-    h_a = float(entropy(p).mean())
-    h_b = float(entropy(p.mean(0)))
-    return h_a, h_b, _leave_one_out(p, h_a)
+def summarise(
+    first: streaming.RouteSums,
+    second: streaming.LeaveOneOutSums,
+    *,
+    level: float,
+    n_modules: Any = None,
+) -> StreamedInformation:
+    """What two passes come down to."""
+    found = streaming.intervals(first, second, level=level)
+    return StreamedInformation(
+        **_with_effective(streaming.values(first, second), first.n),
+        h_a_interval=found["h_a"],
+        h_b_interval=found["h_b"],
+        mi_lower_interval=found["mi_lower"],
+        mi_upper_interval=found["mi_upper"],
+        level=level,
+        use=usage_from_sums(first.importance, first.load, n_modules=n_modules),
+    )
 
 
-def _leave_one_out(p: Floats, h_a: float) -> float:
-    """mean_n sum_a p_na log(p_na / mean of the other rows), or infinity."""
-    n = len(p)
-    if n == 1:
-        return np.inf
-    # total - row cancels badly only where a row holds more than half of its column's
-    # sum: at most one row a column, its largest, whose rest is summed afresh
-    others = p.sum(0) - p
-    top = p.argmax(0)[None]
-    rest = p.copy()
-    np.put_along_axis(rest, top, 0.0, axis=0)
-    np.put_along_axis(others, top, rest.sum(0)[None], axis=0)
-    if np.any((p > 0) & (others <= 0)):
-        return np.inf
-    logs = np.log(others / (n - 1), out=rest, where=p > 0)
-    np.multiply(p, logs, out=logs, where=p > 0)
-    return float(-h_a - logs.sum(where=p > 0) / n)
+def check_bootstrap(replicates: int, level: float) -> None:
+    """Refuse options of which no interval can be made."""
+    if not replicates >= 2:
+        raise ValueError(f"replicates: got {replicates}, expected at least 2")
+    if not 0 < level < 1:
+        raise ValueError(f"level: got {level}, expected a probability between 0 and 1")
 
 
-def _checked(probs: NDArray[Any]) -> NDArray[Any]:
-    """`probs` unless it is no set of probability rows."""
-    expected = "expected (N, n_modules) or (N, n_layers, n_modules)"
-    if probs.ndim not in (2, 3) or 0 in probs.shape:
-        raise ValueError(f"probs: got shape {probs.shape}, {expected}")
-    if np.issubdtype(probs.dtype, np.complexfloating) or probs.dtype.kind in "OSU":
-        raise ValueError(f"probs: got dtype {probs.dtype}, expected real numbers")
-    if np.isnan(probs).any():
-        raise ValueError(f"probs: got {int(np.isnan(probs).sum())} NaN, expected none")
-    if (least := probs.min()) < 0:
-        raise ValueError(f"probs: got a negative value {least:.3g}, expected >= 0")
-    sums = probs.sum(-1, dtype=np.float64)
-    worst = sums.flat[np.abs(sums - 1).argmax()]
-    if not abs(worst - 1) <= ROW_SUM_TOLERANCE:
-        raise ValueError(
-            f"probs: got a row that sums to {worst:.6g}, expected 1 over the last axis "
-            "(pass probabilities, not logits)"
-        )
-    return probs
+def _with_effective(found: dict[str, Floats], n: int) -> Information:
+    """Effective numbers and N beside the nats."""
+    return Information(
+        h_a=found["h_a"],
+        h_b=found["h_b"],
+        effective_a=np.exp(found["h_a"]),
+        effective_b=np.exp(found["h_b"]),
+        mi_lower=found["mi_lower"],
+        mi_upper=found["mi_upper"],
+        n=n,
+    )

@@ -20,6 +20,11 @@ class Run(NamedTuple):
     error: str
     """Why it failed; empty for a run that finished."""
 
+    @property
+    def applies(self) -> bool:
+        """Whether the method applies to the model; if not, it was not trained."""
+        return bool(self.tree.attrs.get("applies", 1))
+
 
 def runs(tree: xr.DataTree) -> list[Run]:
     """All runs of a comparison in its own order, or the one run that `tree` is.

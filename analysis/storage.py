@@ -1,8 +1,11 @@
-"""A DataTree on disk: one netCDF file, written whole or not at all."""
+"""A DataTree on disk: one netCDF file or one Zarr folder, whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,29 +15,42 @@ if TYPE_CHECKING:
     import xarray as xr
 
 ENGINE: Final = "h5netcdf"
+ZARR: Final = ".zarr"
+_ORDER: Final = "children_in_order"  # Zarr lists groups by name
 
 
 def save(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
-    """Write a tree as one netCDF file, replacing what was there in one step.
+    """Write a tree, replacing what was there only when all is written.
 
-    An interrupted or failed write leaves the old file as it was. Missing folders are
-    made.
+    As one netCDF file, or as a Zarr folder (format 2) where the path ends in `.zarr`:
+    :func:`load` gives back the same tree, types and coordinates included. Missing
+    folders are made.
 
     Args:
         tree: A run or a comparison.
-        path: File to write.
+        path: File or folder to write.
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: The path ends in `.zarr` and is something else than a Zarr folder.
+        ModuleNotFoundError: Zarr is not installed.
     """
     path = Path(path)
+    if path.suffix == ZARR:
+        _check_zarr(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        tree.to_netcdf(temporary, engine=ENGINE, encoding=_encoding(tree))
-        os.replace(temporary, path)
+        if path.suffix == ZARR:
+            _with_order(tree).to_zarr(temporary, mode="w", zarr_format=2)
+            _replace_folder(temporary, path)
+        else:
+            tree.to_netcdf(temporary, engine=ENGINE, encoding=_encoding(tree))
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
     return path
 
 
@@ -42,19 +58,25 @@ def load(path: str | os.PathLike[str]) -> xr.DataTree:
     """Read a whole tree into memory and close the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no netCDF tree.
+        FileNotFoundError: There is no such file or folder.
+        ValueError: It is no netCDF tree, or no Zarr tree.
+        ModuleNotFoundError: It is a folder, and Zarr is not installed.
     """
     import xarray as xr
 
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with xr.open_datatree(path, engine=ENGINE) as opened:
-            tree = opened.load()
-    except OSError as error:
-        raise ValueError(f"{path}: got no netCDF file ({error})") from error
+    if path.is_dir():
+        _check_zarr(path)
+        with xr.open_datatree(path, engine="zarr") as opened:
+            tree = _in_order(opened.load())
+    else:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            with xr.open_datatree(path, engine=ENGINE) as opened:
+                tree = opened.load()
+        except OSError as error:
+            raise ValueError(f"{path}: got no netCDF file ({error})") from error
     for node in tree.subtree:  # 3 comes back as np.int64(3), which json refuses
         node.attrs = {
             name: value.item() if isinstance(value, np.generic) else value
@@ -74,3 +96,56 @@ def _encoding(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
         }
         for node in tree.subtree
     }
+
+
+def _check_zarr(path: Path) -> None:
+    """Refuse a folder that is no Zarr group, and a machine without Zarr."""
+    if path.exists() and not (path / ".zgroup").is_file():
+        raise ValueError(
+            f"{path}: got a {'folder' if path.is_dir() else 'file'} that is no Zarr "
+            "group (format 2), expected one that latentroute.analysis.save wrote"
+        )
+    if util.find_spec("zarr") is None:
+        raise ModuleNotFoundError(
+            f"{path}: Zarr is not installed: pip install 'latentroute[zarr]', or save "
+            "to a path that ends in .nc"
+        )
+
+
+def _with_order(tree: xr.DataTree) -> xr.DataTree:
+    """A copy in which each node says the order of its groups."""
+    copy: xr.DataTree = tree.copy()
+    for node in copy.subtree:
+        if node.children:
+            node.attrs = {**node.attrs, _ORDER: json.dumps(list(node.children))}
+    return copy
+
+
+def _in_order(tree: xr.DataTree) -> xr.DataTree:
+    """The tree with each node's groups in the order that it says."""
+    names = json.loads(tree.attrs.pop(_ORDER, "[]")) or list(tree.children)
+    tree.children = {name: _in_order(tree.children[name]) for name in names}
+    return tree
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, which goes only once it is there."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

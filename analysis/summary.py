@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .chains import match_chains
 from .groups import dataset
 from .information import information
+from .route_summary import drawn_modes
 from .runs import Run, is_classification, runs
+from .truth import recovered
+from .usage import usage
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-DEAD = 0.1  # a module is dead when its use is below this share of an even one
+EXACT = "exact"  # the method whose row is what others' gaps are to
+EXACT_CONFIG = '"Exact('  # under whatever label
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -23,17 +29,32 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
     Columns:
 
-    - `seeds`, `failed`: runs, and how many of them failed and enter no mean;
+    - `seeds`, `failed`: trainings, and how many of them failed and enter no mean; both
+      0 of a method that does not apply to the model;
     - `log_lik`: mean log p(y|x) per example, routes summed out (nats);
     - `gain`: `log_lik` minus that of the class prior (of a normal fit to numeric y);
+    - `gap`: `log_lik` minus that of exact marginal likelihood *training* on the same
+      seed (the method `exact`), mean over the seeds that both finished: not a gap to
+      the generating model's, which no task tells;
     - `accuracy` of the most probable class, or `rmse` of the predictive mean;
     - `h_a`, `h_b`: H(A|X) and H(A) of the router, mean over layers (nats);
+    - `mi_lower`, `mi_upper`: the bracket of I(A;X) per layer, plug-in (which is `h_b` -
+      `h_a`) and leave-one-out, mean over layers (nats; the upper may be infinite);
     - `dead`: fraction of modules with use < 1/(10 M);
+    - `collapsed`: fraction of trainings in which all modules but one of some layer are
+      dead;
+    - `route_accuracy`: of the modes of whole routes against the true ones, modules
+      matched one to one, on the worst layer; `recovered`: fraction of trainings in
+      which it is at least 0.95;
     - `seconds`: wall time of training.
 
     Each mean but `gain` is followed by its standard error over seeds (`log_lik_se`, …):
     NaN with one seed. What a tree does not tell (`gain` without `prior_log_lik`,
-    `seconds` without `wall_time`) is NaN. No number depends on the modules' labels.
+    `seconds` without `wall_time`) is NaN; `gap`, `accuracy`, `rmse`, `route_accuracy`
+    and `recovered` are left out where no method has them. The router of a run with
+    several chains is measured chain by chain, NaN where `routing` has only the mean of
+    chains that call their modules differently. No number depends on the modules'
+    labels.
 
     Args:
         tree: A comparison, or one run.
@@ -46,16 +67,16 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """
     import pandas as pd
 
-    by_method: dict[str, list[Run]] = {}
+    measured: dict[str, dict[str, Measures | None]] = {}
     for run in runs(tree):
-        by_method.setdefault(run.method, []).append(run)
-    rows = {
-        method: _row(of_method, float(tree.attrs.get("prior_log_lik", np.nan)))
-        for method, of_method in by_method.items()
-    }
+        of_method = measured.setdefault(run.method, {})
+        if run.applies:
+            of_method[run.seed] = None if run.error else run_measures(run.tree)
+    exact = measured.get(_exact(runs(tree)), {})
+    prior = float(tree.attrs.get("prior_log_lik", np.nan))
+    rows = {name: _row(found, exact, prior) for name, found in measured.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-    # a task has classes or numbers: the other measure's columns are not shown empty
-    for name in ("accuracy", "rmse"):
+    for name in OPTIONAL:
         if table[name].isna().all():
             table = table.drop(columns=[name, f"{name}_se"])
     return table
@@ -68,39 +89,100 @@ def summary_dataset(table: pd.DataFrame) -> xr.Dataset:
     return dataset.assign_coords(method=table.index.to_numpy(dtype=np.str_))
 
 
-def _row(of_method: list[Run], prior: float) -> dict[str, float]:
-    """One method's row."""
-    measured = [run_measures(run.tree) for run in of_method if not run.error]
+def _exact(found: list[Run]) -> str:
+    """The label of the method that trains on the exact marginal likelihood."""
+    labels = [EXACT] + [
+        run.method
+        for run in found
+        if str(run.tree.attrs.get("config", "")).startswith(EXACT_CONFIG)
+    ]
+    return next((x for x in labels if any(x == run.method for run in found)), "")
+
+
+def _row(
+    of_method: Mapping[str, Measures | None],
+    exact: Mapping[str, Measures | None],
+    prior: float,
+) -> dict[str, float]:
+    """One method's row, from the measures of each seed; None of one that failed."""
+    measured = {seed: found for seed, found in of_method.items() if found}
     row: dict[str, float] = {
         "seeds": len(of_method),
         "failed": len(of_method) - len(measured),
     }
+    # the same seed is the same start: differences vary less than the two do
+    apart = [
+        found["log_lik"] - reference["log_lik"]
+        for seed, found in measured.items()
+        if exact is not of_method and (reference := exact.get(seed))
+    ]
     for name in MEASURES:
-        values = np.array([measures[name] for measures in measured])
+        values = np.array([found[name] for found in measured.values()])
         row[name], row[f"{name}_se"] = mean_and_error(values)
         if name == "log_lik":
             row["gain"] = row[name] - prior
+            row["gap"], row["gap_se"] = mean_and_error(np.array(apart))
     return row
 
 
-def run_measures(tree: xr.DataTree) -> dict[str, float]:
+def run_measures(tree: xr.DataTree) -> Measures:
     """What `summary` averages, of one finished run."""
-    router = dataset(tree, "routing")
-    info = information(router["router_probs"].values)
+    if dataset(tree, "posterior").sizes["chain"] > 1:
+        tree = match_chains(tree)  # each chain has names of its own for the modules
     accuracy, rmse = _error_of_prediction(tree)
-    measures = (
-        float(pointwise_log_lik(tree).mean()),
-        accuracy,
-        rmse,
-        float(np.mean(info["h_a"])),
-        float(np.mean(info["h_b"])),
-        dead_fraction(router),
-        float(tree.attrs.get("wall_time", np.nan)),
-    )
-    return dict(zip(MEASURES, measures, strict=True))
+    route_accuracy, is_recovered = _recovery(tree)
+    return {
+        "log_lik": float(pointwise_log_lik(tree).mean()),
+        "accuracy": accuracy,
+        "rmse": rmse,
+        **_router_measures(dataset(tree, "routing")),
+        "route_accuracy": route_accuracy,
+        "recovered": is_recovered,
+        "seconds": float(tree.attrs.get("wall_time", np.nan)),
+    }
 
 
-MEASURES = ("log_lik", "accuracy", "rmse", "h_a", "h_b", "dead", "seconds")
+Measures = dict[str, float]
+ROUTER_MEASURES = ("h_a", "h_b", "mi_lower", "mi_upper", "dead", "collapsed")
+MEASURES = (
+    *("log_lik", "accuracy", "rmse", *ROUTER_MEASURES),
+    *("route_accuracy", "recovered", "seconds"),
+)
+OPTIONAL = ("gap", "accuracy", "rmse", "route_accuracy", "recovered")
+
+
+def _router_measures(routing: xr.Dataset) -> Measures:
+    """Information and use of the router: the mean over chains, where there are some."""
+    by_chain = routing.get("chain_router_probs")
+    if by_chain is None and "router_probs" not in routing:
+        return dict.fromkeys(ROUTER_MEASURES, np.nan)
+    if by_chain is None:
+        by_chain = routing["router_probs"].expand_dims("chain")
+    counts = np.asarray(routing["n_choices"].values)
+    each = []
+    for probs in by_chain.transpose("chain", "obs", "site", "module").values:
+        info, use = information(probs), usage(probs, n_modules=counts.tolist())
+        n_dead = use.is_dead.sum(-1)
+        measures = {
+            "h_a": info["h_a"].mean(),
+            "h_b": info["h_b"].mean(),
+            "mi_lower": info["mi_lower"].mean(),
+            "mi_upper": info["mi_upper"].mean(),
+            "dead": n_dead.sum() / counts.sum(),
+            "collapsed": ((n_dead >= counts - 1) & (counts > 1)).any(),
+        }
+        each.append(measures)
+    return {name: float(np.mean([m[name] for m in each])) for name in each[0]}
+
+
+def _recovery(tree: xr.DataTree) -> tuple[float, float]:
+    """(accuracy on the worst layer, 1 where recovered), NaN without true routes."""
+    given = dataset(tree, "constant_data")
+    if "routes_true" not in given or "site" not in given["routes_true"].dims:
+        return np.nan, np.nan
+    true = given["routes_true"].transpose("obs", "site").values
+    found = recovered(drawn_modes(tree).path, true)
+    return found.worst, float(found.recovered)
 
 
 def pointwise_log_lik(tree: xr.DataTree) -> NDArray[np.float64]:
@@ -120,12 +202,6 @@ def module_use(router: xr.Dataset) -> list[NDArray[np.float64]]:
     """
     mean = router["router_probs"].astype(np.float64).mean("obs").values
     return [row[:m] for row, m in zip(mean, router["n_choices"].values, strict=True)]
-
-
-def dead_fraction(router: xr.Dataset) -> float:
-    """Fraction of all modules of all sites whose use is below 1/(10 M)."""
-    dead = [use < DEAD / len(use) for use in module_use(router)]
-    return float(np.concatenate(dead).mean())
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from .estimators.local_enumeration import LocalEnumeration
 from .estimators.mean_field import MeanField
 from .estimators.memory_augmented import MemoryAugmented
 from .estimators.noisy_top_k import NoisyTopK
+from .estimators.nuts import NUTS
 from .estimators.reinmax import ReinMax
 from .estimators.relax import Relax
 from .estimators.soft import Soft
@@ -33,9 +34,11 @@ from .posterior import (
     sample_routes,
 )
 from .score_function import ScoreFunction
+from .weight_draws import WeightDraws
 
 __all__ = [
     "METHODS",
+    "NUTS",
     "Amortised",
     "Entmax15",
     "EnumerationPlan",
@@ -66,6 +69,7 @@ __all__ = [
     "TopKBuffer",
     "UnorderedSet",
     "WakeSleep",
+    "WeightDraws",
     "build",
     "compare",
     "default_network",

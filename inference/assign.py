@@ -50,7 +50,10 @@ def shared_values(
 
 def drawn_value(site: Site, shape: tuple[int, ...]) -> Tensor:
     """A value for each particle, and for each choice that the site depends on."""
-    batch = torch.broadcast_shapes(site.fn.batch_shape, shape)
+    batch = site.fn.batch_shape
+    ends = zip(reversed(batch), reversed(shape), strict=False)
+    if len(batch) < len(shape) or any(wanted not in (1, has) for has, wanted in ends):
+        batch = torch.broadcast_shapes(batch, shape)
     value: Tensor = site.fn.expand(batch).sample()
     return value
 

@@ -7,7 +7,7 @@ paid when the graph is captured and not when it runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pyro
@@ -72,7 +72,7 @@ class CapturedLoss:
             return _replay(graph, list(named.values()), args)
         return self._tried(key, named, args)
 
-    def _tried(self, key: Key, named: dict[str, Tensor], args: Any) -> Tensor:
+    def _tried(self, key: Key, named: Mapping[str, Tensor], args: Any) -> Tensor:
         """The program's own loss, and whether the graph gives the same."""
         loss = self._loss(*args)
         if not torch.is_grad_enabled():
@@ -101,7 +101,7 @@ class CapturedLoss:
         self._refused = True
         return loss
 
-    def _capture(self, named: dict[str, Tensor], args: Any) -> Graph:
+    def _capture(self, named: Mapping[str, Tensor], args: Any) -> Graph:
         names = list(named)
 
         def joint(
@@ -124,7 +124,7 @@ class CapturedLoss:
         if self._compiler == "capture":
             return graph
         # Shapes and types are this graph's key: dynamo need not look at them again.
-        unguarded = {"guard_filter_fn": lambda guards: [False for _ in guards]}
+        unguarded: dict[str, Any] = {"guard_filter_fn": lambda gs: [False for _ in gs]}
         return torch.compile(graph, fullgraph=True, dynamic=False, options=unguarded)
 
 
@@ -150,7 +150,9 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        return (None, None, *torch._foreach_mul(ctx.gradients, gradient))
+        if gradient.device.type == "cpu" and gradient.item() == 1.0:  # loss.backward()
+            return (None, None, *ctx.gradients)
+        return (None, None, *(gradient * g for g in ctx.gradients))
 
 
 def _replay(graph: Graph, weights: list[Tensor], args: tuple[Any, ...]) -> Tensor:

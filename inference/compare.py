@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..models.checks import check_count
 from ..models.layered import LayeredNetwork
+from .applies import refusals
 from .fit import fit
 from .methods import METHODS, get_method
 from .objective import Method, Model
@@ -44,7 +45,9 @@ def compare(
     """Train a model under several methods and seeds; evaluate on the test split.
 
     Every method of a seed starts from the same initial weights. A run that fails is
-    kept as a node with an ``error`` attribute; the others go on.
+    kept as a node with an ``error`` attribute; the others go on. So is one of a method
+    that does not apply to the model, with the attribute ``applies`` 0: each is tried on
+    one batch before any training.
 
     Args:
         task: A task, or the name of one.
@@ -67,7 +70,8 @@ def compare(
         root attributes say how it was made.
 
     Raises:
-        ValueError: If the task, a method or an option is wrong, before any training.
+        ValueError: If the task, a method or an option is wrong, or no method applies to
+            the model: before any training.
     """
     if isinstance(task, str):
         from .. import tasks
@@ -81,16 +85,38 @@ def compare(
         raise ValueError(f"seeds must be at least one, got {seeds!r}")
     make = model or (lambda t: default_network(t, **(network or {})))
     settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "lr": lr}
-    check_count("draws", draws)
+    for name, value in (("draws", draws), ("steps", steps), ("batch_size", batch_size)):
+        check_count(name, value)
+    for method in chosen.values():
+        method.check_steps(steps)
+    refused = refusals(
+        lambda: _made(make, task, numbers[0]),
+        chosen,
+        task.train.x,
+        task.train.y,
+        batch_size=batch_size,
+    )
+    if progress:
+        for label, reason in refused.items():
+            print(f"{label} does not apply: {reason}", file=sys.stderr, flush=True)
     runs: dict[str, DataTree] = {}
     for label, method in chosen.items():
         for seed in numbers:
             name = f"{label}/seed_{seed}"
-            if progress:
+            if progress and label not in refused:
                 done = f"[{len(runs) + 1}/{len(chosen) * len(numbers)}]"
                 print(f"{done} {label}, seed {seed}", file=sys.stderr, flush=True)
             runs[name] = _run(
-                task, make, label, method, seed, settings, draws, progress, regularisers
+                task,
+                make,
+                label,
+                method,
+                seed,
+                settings,
+                draws,
+                progress,
+                regularisers,
+                refused.get(label),
             )
     if regularisers:
         settings["regularisers"] = repr(list(regularisers))
@@ -161,22 +187,20 @@ def _run(
     draws: int,
     progress: bool,
     regularisers: Sequence[Regulariser],
+    refused: str | None,
 ) -> DataTree:
-    """One run as a tree; of a failed one, the error alone."""
-    from xarray import DataTree
-
+    """One run as a tree; of a failed or refused one, the error alone."""
     from ..analysis import to_datatree
 
     attrs = {"method": label, "seed": seed, "task": task.name, **settings}
     attrs["config"] = json.dumps(repr(method))
     if regularisers:
         attrs["regularisers"] = repr(list(regularisers))
-    for labels in ("class_names", "feature_names"):
-        attrs[labels] = list(getattr(task, labels, ()))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made = make(task)
-    model, own = made if isinstance(made, tuple) else (made, None)
+    for labels in ("class_names", "feature_names", "image_shape"):
+        attrs[labels] = list(getattr(task, labels, None) or ())
+    if refused is not None:
+        return _empty({**attrs, "error": refused, "applies": 0})
+    model, own = _made(make, task, seed)
     try:
         result = fit(
             model,
@@ -189,9 +213,7 @@ def _run(
             **settings,
         )
     except FloatingPointError as error:
-        failed = DataTree()
-        failed.attrs = {**attrs, "error": str(error)}
-        return failed
+        return _empty({**attrs, "error": str(error)})
     attrs["wall_time"] = result.seconds
     return to_datatree(
         result.evaluated,
@@ -200,7 +222,27 @@ def _run(
         seed=seed,
         history=result.history,
         attrs=attrs,
+        weight_draws=result.weight_draws,
     )
+
+
+def _made(
+    make: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]], task: Any, seed: int
+) -> tuple[Model, Sequence[Tensor] | None]:
+    """A seed's model, and the tensors to train where it has none of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = make(task)
+    return made if isinstance(made, tuple) else (made, None)
+
+
+def _empty(attrs: Mapping[str, Any]) -> DataTree:
+    """A run without results."""
+    from xarray import DataTree
+
+    node: DataTree = DataTree()
+    node.attrs = dict(attrs)
+    return node
 
 
 def _tree(

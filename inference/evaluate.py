@@ -95,7 +95,7 @@ def evaluate(
     structure = program.structure(x, y)
     exact, size = _chunk_size(structure, len(x), draws)
     parts: list[_Part] = []
-    with RandomStream(seed)(), _evaluation_mode(model):
+    with RandomStream(seed)(), evaluation_mode(model):
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             args = (x[rows], None if y is None else y[rows])
@@ -113,7 +113,7 @@ def evaluate(
 
 
 @contextmanager
-def _evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
+def evaluation_mode(model: Callable[..., Any]) -> Iterator[None]:
     """Turn dropout and the like off meanwhile."""
     training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
@@ -165,7 +165,7 @@ def _summarise(
     predictive = y_draws = None
     if target is not None:
         mean = _mean_by_route(target, weighted, structure)
-        predictive = torch.einsum("rn,rnd->nd", router, mean).cpu()
+        predictive = torch.einsum("rn,rnd->nd", router.to(mean), mean).cpu()
         y_draws = _draw_targets(program.sample(*args, n_samples=draws), draws)
     return _Part(
         log_marginal=weighted.log_marginal.cpu(),

@@ -18,6 +18,7 @@ from .estimators.local_enumeration import LocalEnumeration
 from .estimators.mean_field import MeanField
 from .estimators.memory_augmented import MemoryAugmented
 from .estimators.noisy_top_k import NoisyTopK
+from .estimators.nuts import NUTS
 from .estimators.reinmax import ReinMax
 from .estimators.relax import Relax
 from .estimators.soft import Soft
@@ -40,6 +41,7 @@ METHODS: Mapping[str, Method] = {
     "wake-sleep": WakeSleep(),
     "mean-field": MeanField(),
     "svi-bayes": SVIBayes(),
+    "nuts": NUTS(),
     "gumbel-softmax": GumbelSoftmax(),
     "straight-through": StraightThrough(),
     "reinmax": ReinMax(),

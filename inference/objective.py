@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .program import RoutedProgram, takes_index
 from .random import RandomStream
 from .regularisers import Regulariser, penalty
+from .weight_draws import WeightDraws
 
 Model = Callable[..., Any]
 
@@ -112,14 +113,47 @@ class Objective(nn.Module, ABC):
             ValueError: If index does not fit the batch or the data.
         """
         self._check_index(x, index)
-        scales = [part.likelihood_scale(self.step) for part in self._regularisers]
-        self._program.likelihood_scale = math.prod(scales)
+        self._temper()
         with self._stream():
             loss = self._loss(x, y, index)
-            args = self._arguments(x, y, index)
-            extra = penalty(self._program, args, self._regularisers, self.step)
+            if self._regularisers:
+                args = self._arguments(x, y, index)
+                parts = self._regularisers
+                loss = loss + penalty(self._program, args, parts, self.step)
         self.step += 1
-        return loss if extra is None else loss + extra
+        return loss
+
+    def weight_draws(
+        self, n_draws: int | None = None, *, seed: int = 0
+    ) -> WeightDraws | None:
+        """Draws of the weights, where a distribution over them is inferred.
+
+        Args:
+            n_draws: Of each chain, at most; ``None``: as many as the method finds best.
+            seed: Of the draws, where they are drawn now.
+
+        Returns:
+            The draws; ``None`` where weights have one value each.
+        """
+        return None
+
+    def _named_weights(self) -> dict[str, Tensor]:
+        """The model's trained tensors by name: the module's own, or parameter_0 .."""
+        program = self._program.model
+        inside = program.named_parameters() if isinstance(program, nn.Module) else ()
+        module: dict[str, Tensor] = dict(inside)
+        trained = module if "model" in self._modules else self._own
+        names = {id(tensor): name for name, tensor in module.items()}
+        return {
+            names.setdefault(id(tensor), name): tensor
+            for name, tensor in trained.items()
+            if tensor.requires_grad
+        }
+
+    def _temper(self) -> None:
+        """Scale the likelihoods as the regularisers ask at this step."""
+        scales = [part.likelihood_scale(self.step) for part in self._regularisers]
+        self._program.likelihood_scale = math.prod(scales)
 
     def _arguments(self, x: Any, y: Any, index: Tensor | None) -> tuple[Any, ...]:
         """What the model is called with."""
@@ -144,7 +178,7 @@ class Objective(nn.Module, ABC):
                 f"{tuple(index.shape)}"
             )
         if self.n_data is not None and n:
-            low, high = int(index.min()), int(index.max())
+            low, high = (int(end) for end in index.aminmax())
             if low < 0 or high >= self.n_data:
                 raise ValueError(
                     f"index must lie in 0 .. {self.n_data - 1}, got {low} .. {high}"
@@ -209,6 +243,13 @@ class Method(ABC):
         return self.objective(
             model, guide, parameters=parameters, n_data=n_data, seed=seed
         )
+
+    def check_steps(self, n_steps: int) -> None:  # noqa: B027 (most take any)
+        """Refuse a run of so many steps, where that is too few for the method.
+
+        Raises:
+            ValueError: Says how many it takes.
+        """
 
     @abstractmethod
     def objective(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +145,15 @@ class Tempering(Regulariser):
     def likelihood_scale(self, step: int) -> float:
         """The number at a step."""
         return self.scale(step)
+
+
+REGULARISERS: Mapping[str, Regulariser] = {
+    "state-entropy": StateEntropy(),
+    "marginal-entropy": MarginalEntropy(),
+    "mutual-information": MutualInformation(),
+    "load-balancing": LoadBalancing(),
+    "tempering": Tempering(),
+}
 
 
 def state_entropy(log_probs: Float[Tensor, "examples m"]) -> Float[Tensor, ""]:

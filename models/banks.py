@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .checks import check_choice
-from .dispatch import stack
+from .dispatch import inverse, stack
 from .relaxation import relaxation_of
 
 Combine = Literal["add", "concatenate"]
@@ -122,7 +122,9 @@ class ModuleBank(nn.Module):
             # z depends on this very route already: module m acts on its m-th slice.
             own = self._evaluate.each(z.movedim(axis, 0))
             return own.movedim(0, axis)
-        batch = torch.broadcast_shapes(z.shape[:-1], route.shape)
+        batch = route.shape
+        if z.shape[:-1] != batch:  # broadcast_shapes takes as long as a product
+            batch = torch.broadcast_shapes(z.shape[:-1], batch)
         rows = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
         chosen = self._evaluate.chosen(rows, route.expand(batch).reshape(-1).long())
         value: Tensor = chosen.unflatten(0, batch)
@@ -170,7 +172,7 @@ class _ModuleList(nn.Module):
             )
             if len(rows)
         ]
-        return torch.cat(parts)[order.argsort()]
+        return torch.cat(parts)[inverse(order)]
 
 
 def is_enumerated(route: Tensor, n_modules: int) -> bool:

@@ -86,6 +86,13 @@ def grouped_product(
     return product[:, :out] if pad_out else product
 
 
+def inverse(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """The permutation that undoes one: what argsort gives, without a second sort."""
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    return back
+
+
 class AffineStack(nn.Module):
     """M chains of one architecture (affine maps and functions without parameters).
 
@@ -134,7 +141,7 @@ class AffineStack(nn.Module):
                 h = stage.sorted(h, module, ends)
             else:
                 h = stage(h)
-        return h[order.argsort()]
+        return h[inverse(order)]
 
 
 _ELEMENTWISE = (

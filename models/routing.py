@@ -157,7 +157,8 @@ def local_parameters(
     it. Made once for a program, which is walked through; used at each run.
     """
     modules = program.modules() if isinstance(program, nn.Module) else ()
-    contexts = [m._pyro_context for m in modules if hasattr(m, "_pyro_context")]
+    found = (getattr(module, "_pyro_context", None) for module in modules)
+    contexts: list[Any] = [context for context in found if context is not None]
     if not contexts:
         return nullcontext
     for context in contexts:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..groups import dataset
 from ..runs import Run
+from .shown import n_chains
 from .style import Look
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def collect(seeds: Sequence[Run], name: str, *, site: str | None = None) -> Curv
         site: For a variable per site, which one.
 
     Returns:
-        Curves, of no steps where no run has the variable.
+        Curves, a row a chain of each run; of no steps where no run has the variable.
     """
     import xarray as xr
 
@@ -50,14 +51,12 @@ def collect(seeds: Sequence[Run], name: str, *, site: str | None = None) -> Curv
 
 
 def _curve(variable: xr.DataArray, site: str | None) -> xr.DataArray:
-    """One run's curve along a dim named `at`, whichever its own was."""
+    """One run's (run, at) curves, a row a chain, whichever dim the steps had."""
     if site is not None:
         variable = variable.sel(site=site)
     along = "step" if "step" in variable.dims else "log_step"
-    return (
-        variable.mean("chain", skipna=False)
-        .rename({along: "at"})
-        .drop_vars("site", errors="ignore")
+    return variable.rename({along: "at", "chain": "run"}).drop_vars(
+        ["site", "chain", "run"], errors="ignore"
     )
 
 
@@ -98,7 +97,7 @@ def draw(axes: Axes, curves: Curves, look: Look, *, label: str) -> None:
 
 def seeds_note(of: Mapping[str, Sequence[Run]]) -> str:
     """What line and band stand for, with the number of seeds."""
-    counts = sorted({len(seeds) for seeds in of.values()})
+    counts = sorted({n_chains(seeds) for seeds in of.values()})
     if counts == [1]:
         return "One seed per method: no interval."
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

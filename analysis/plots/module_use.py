@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ..groups import dataset
 from ..runs import Run, by_method, finished
-from ..summary import module_use as use_per_site
+from .shown import chain_probabilities, n_chains, n_choices, site_names
 from .style import (
     REFERENCE,
     Look,
@@ -28,12 +27,23 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 SPREAD = 0.6  # methods stand side by side within this much of a rank
+Z = 1.96  # standard errors of a 95% interval
+
+
+class Use(NamedTuple):
+    """How often each module of a site is used, (M,), the most used first."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
 def module_use(tree: xr.DataTree) -> StyledFigure:
     """Share of examples that the router sends to each module, one panel a layer.
 
     Modules are ranked by use within each run: their numbers mean nothing across runs.
+    Bars span the seeds (or chains); of one seed, the 95% interval that so many test
+    examples leave. An even use is the dotted line.
 
     Args:
         tree: A comparison, or one run.
@@ -42,9 +52,9 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
         ValueError: No run finished.
     """
     of = finished(tree)
-    first = dataset(next(iter(of.values()))[0].tree, "routing")
-    sites = [str(site) for site in first["site"].values]
-    ranked = {method: _ranked(found) for method, found in of.items()}
+    first = next(iter(of.values()))[0].tree
+    sites = site_names(first)
+    ranked = {method: _uses(found) for method, found in of.items()}
     looks = method_looks(list(by_method(tree)))
     offsets = np.linspace(-0.5, 0.5, len(of) + 2)[1:-1] * SPREAD
     columns = min(COLUMNS, len(sites))
@@ -58,8 +68,8 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
             for (method, uses), offset in zip(ranked.items(), offsets, strict=True):
                 _method(axes, uses[i], float(offset), looks[method], method)
             # room below 0 for the marks of unused modules
-            highest = max(float(uses[i].max()) for uses in ranked.values())
-            n_modules = int(first["n_choices"].values[i])
+            highest = max(float(uses[i].high.max()) for uses in ranked.values())
+            n_modules = n_choices(first)[i]
             even = f"1/M = {1 / n_modules:.2g}"
             axes.axhline(1 / n_modules, color=REFERENCE, linewidth=1, linestyle=":")
             axes.set(title=f"{site}  ({even} dotted)", ylim=(-0.02 * highest, None))
@@ -78,26 +88,38 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
     return figure
 
 
-def _ranked(found: list[Run]) -> list[NDArray[np.float64]]:
-    """Per site (n_runs, n_modules): each run's shares, the largest first."""
-    per_run = [use_per_site(dataset(run.tree, "routing")) for run in found]
-    sites = zip(*per_run, strict=True)
-    return [np.stack([-np.sort(-use) for use in site]) for site in sites]
+def _uses(found: list[Run]) -> list[Use]:
+    """Per site the shares of every seed and chain, the largest first."""
+    of_chains = [
+        probs
+        for run in found
+        for probs in chain_probabilities(run.tree, "router_probs")
+    ]
+    uses = []
+    for site, m in enumerate(n_choices(found[0].tree)):
+        probs = [chain[:, site, :m] for chain in of_chains]  # (N, m) each
+        shares = np.stack([-np.sort(-p.mean(0)) for p in probs])
+        if len(probs) > 1:
+            uses.append(Use(shares.mean(0), shares.min(0), shares.max(0)))
+            continue
+        order = np.argsort(-probs[0].mean(0), kind="stable")
+        error = Z * probs[0].std(0)[order] / np.sqrt(len(probs[0]))
+        low, high = np.maximum(shares[0] - error, 0), np.minimum(shares[0] + error, 1)
+        uses.append(Use(shares[0], low, high))
+    return uses
 
 
-def _method(
-    axes: Axes, uses: NDArray[np.float64], offset: float, look: Look, method: str
-) -> None:
-    """One method's mean shares, with a bar from the lowest to the highest seed."""
-    rank = np.arange(1, uses.shape[1] + 1) + offset
-    mean, low, high = uses.mean(0), uses.min(0), uses.max(0)
+def _method(axes: Axes, use: Use, offset: float, look: Look, method: str) -> None:
+    """One method's mean shares with their bars."""
+    mean, low, high = use
+    rank = np.arange(1, len(mean) + 1) + offset
     # rounding can leave the mean of equal numbers outside them
     below, above = np.maximum(mean - low, 0), np.maximum(high - mean, 0)
     axes.plot(rank, mean, color=look.colour, linewidth=1, alpha=0.35)
     axes.errorbar(
         rank,
         mean,
-        yerr=np.stack([below, above]) if len(uses) > 1 else None,
+        yerr=np.stack([below, above]),
         fmt=look.marker,
         color=look.colour,
         markersize=5,
@@ -107,6 +129,9 @@ def _method(
 
 
 def _note(of: dict[str, list[Run]]) -> str:
-    counts = {len(found) for found in of.values()}
-    bars = "" if counts == {1} else " Bar: lowest to highest seed, mark: their mean."
-    return f"Modules are ranked within each run: their numbers are arbitrary.{bars}"
+    counts = {n_chains(found) for found in of.values()}
+    bars = "Bar: lowest to highest seed, mark: their mean."
+    if min(counts) == 1:
+        one = "the 95% interval of the share, from the number of test examples."
+        bars = f"Bar: {one}" if counts == {1} else f"{bars} Of one seed: {one}"
+    return f"Modules are ranked within each run: their numbers are arbitrary.\n{bars}"

@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ..groups import dataset
-from ..runs import Run, finished, is_classification, listed
-from ..summary import pointwise_log_lik
+from ..runs import Run, is_classification, listed
+from .shown import best_runs, site_names, true_routes
 from .style import (
     StyledFigure,
     add_note,
@@ -57,9 +57,9 @@ def posterior_routes(
     Raises:
         ValueError: No run finished, or no such feature or output.
     """
-    shown = [_best(found) for found in finished(tree).values()]
+    shown = best_runs(tree)
     routings = [dataset(run.tree, "routing") for run in shown]
-    sites = [str(site) for site in routings[0]["site"].values]
+    sites = site_names(shown[0].tree)
     sorts = [_sorts(run.tree, len(sites), feature, output) for run in shown]
     first = sorts[0][0]
     n_modules = max(int(routing["n_choices"].values.max()) for routing in routings)
@@ -105,27 +105,11 @@ def _legend(figure: StyledFigure, colours: list[str]) -> None:
     )
 
 
-def _best(found: list[Run]) -> Run:
-    """The run with the highest test log-likelihood."""
-    return max(found, key=lambda run: float(pointwise_log_lik(run.tree).mean()))
-
-
-def _truth(tree: xr.DataTree, n_sites: int | None = None) -> NDArray[np.int64] | None:
-    """(N, sites) true modules, where they are known for these sites."""
-    if "constant_data" not in tree.children:
-        return None
-    known = dataset(tree, "constant_data").get("routes_true")
-    if known is None or n_sites not in (None, known.shape[1]):
-        return None
-    truth: NDArray[np.int64] = known.values.astype(np.int64)
-    return truth
-
-
 def _sorts(
     tree: xr.DataTree, n_sites: int, feature: int | None, output: int
 ) -> list[Sort]:
     """What to sort the examples of each site's panel by."""
-    truth = _truth(tree, n_sites)
+    truth = true_routes(tree)
     if feature is not None or truth is None:
         return [_sort(tree, feature, output)] * n_sites
     return [

@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -70,6 +71,21 @@ def add_legend(figure: Figure, handles: Sequence[Any]) -> None:
     """The methods' names, right of all panels."""
     names = [wrapped(str(handle.get_label())) for handle in handles]
     figure.legend(handles, names, loc="outside right upper", title="method")
+
+
+def name_row(axes: Axes, name: str) -> None:
+    """A row's name in bold, left of its first panel and of that panel's own labels."""
+    axes.annotate(
+        wrapped(name, 18),
+        (0, 0.5),
+        (-52, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        weight="bold",
+        annotation_clip=False,
+    )
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
@@ -130,6 +146,12 @@ def module_colours(n_modules: int) -> list[str]:
         return (hues + tints)[:n_modules]
     scale = mpl.colormaps["viridis"](np.linspace(0, 1, n_modules))
     return [to_hex(colour) for colour in scale]
+
+
+def readable_on(colour: Any) -> str:
+    """Black or white, whichever stands out more on a colour."""
+    luminance = float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)))
+    return "black" if luminance > 0.55 else "white"
 
 
 def _tint(colour: str) -> str:

@@ -60,8 +60,6 @@ class Hybrid(Method):
     plan: Plan | None = None
 
     summary: ClassVar[str] = "some sites enumerated under a budget, the rest sampled"
-    wiring: ClassVar[str] = "router-as-guide ELBO"
-    unbiased_for: ClassVar[str | None] = "elbo"
 
     def __post_init__(self) -> None:
         if self.budget is not None:
@@ -74,6 +72,17 @@ class Hybrid(Method):
                 "plan='adaptive' would change the objective of sum='marginal' from "
                 "step to step: use plan='first', or sum='elbo'"
             )
+
+    @property
+    def wiring(self) -> str:  # type: ignore[override]
+        """Which training it is: the sum decides."""
+        elbo = self.sum == "elbo"
+        return "router-as-guide ELBO" if elbo else "bound of the marginal likelihood"
+
+    @property
+    def unbiased_for(self) -> str | None:  # type: ignore[override]
+        """What its gradient is that of; the bound depends on what is enumerated."""
+        return "elbo" if self.sum == "elbo" else None
 
     @property
     def adaptive(self) -> bool:

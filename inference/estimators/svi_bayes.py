@@ -15,8 +15,10 @@ from ...models.checks import check_choice, check_count
 from ..baselines import leave_one_out
 from ..objective import Method, Model, Objective
 from ..plan import check_memory
+from ..random import RandomStream
 from ..score_function import elbo_of, score_function
 from ..tables import sum_routes
+from ..weight_draws import WeightDraws
 
 Routes = Literal["enumerate", "sample"]
 
@@ -88,7 +90,7 @@ class _SVIBayesObjective(Objective):
     def __init__(self, method: SVIBayes, model: Model, **options: Any) -> None:
         super().__init__(model, **options)
         self._method = method
-        self._weights = [p for p in self.parameters() if p.requires_grad]
+        self._weights = list(self._named_weights().values())
         if not self._weights:
             raise ValueError(
                 "svi-bayes infers the trained weights, and there are none: pass the "
@@ -109,6 +111,23 @@ class _SVIBayesObjective(Objective):
         if self.guide is None:
             scale = self._method.initial_scale
             self.guide = WeightGuide(self._weights, scale=scale)
+
+    def weight_draws(
+        self, n_draws: int | None = None, *, seed: int = 0
+    ) -> WeightDraws | None:
+        """Independent draws from the guide as one chain, 100 unless told."""
+        if self.guide is None:
+            return None
+        with torch.no_grad(), RandomStream(seed)():
+            draws = [
+                self.guide.weights(self.guide.noise()) for _ in range(n_draws or 100)
+            ]
+        named = self._named_weights()
+        return WeightDraws(
+            parameters=tuple(named.values()),
+            names=tuple(named),
+            values=tuple(torch.stack(each)[None] for each in zip(*draws, strict=True)),
+        )
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         self.prepare(x, y, index)

@@ -105,13 +105,26 @@ def make_history(
 
 
 def make_run(
-    *, attrs: Mapping[str, Any] | None = None, seed: int = 0, **options: Any
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    known: bool = False,
+    names: Sequence[str] = (),
+    **options: Any,
 ) -> xr.DataTree:
+    """A run; with `known`, its true routes too; its sites under other `names`."""
     data = make_data(seed=seed, **options)
+    if names:
+        data = data._replace(evaluation=data.evaluation._replace(names=tuple(names)))
     history = make_history(n_sites=len(data.evaluation.names), seed=seed)
     own = {"method": "exact", "seed": seed, "task": "toy", "wall_time": 2.0 + seed}
     return tree_from_evaluation(
-        data.evaluation, data.x, data.y, history=history, attrs=own | dict(attrs or {})
+        data.evaluation,
+        data.x,
+        data.y,
+        routes=data.routes if known else None,
+        history=history,
+        attrs=own | dict(attrs or {}),
     )
 
 

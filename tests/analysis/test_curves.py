@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
+from latentroute.analysis.chains import join_chains
 from latentroute.analysis.plots import entropies, learning_curves
 from latentroute.analysis.plots.curves import Curves, collect, smooth
 from latentroute.analysis.runs import runs
@@ -103,6 +105,9 @@ def test_long_losses_say_how_they_were_averaged(comparison_tree, history):
     assert lines(loss)["a"].get_ydata()[0] == pytest.approx(first)
 
 
+DIFFERENCE = "H(A) \N{MINUS SIGN} H(A|X)"
+
+
 def entropy_lines(axes):
     """The three lines by the first word of their label."""
     return {
@@ -117,13 +122,75 @@ def test_entropies_draw_both_and_their_ceiling(comparison_tree):
     assert [axes.get_title(loc="left") for axes in panels] == ["exact", "hard-em"]
     for axes, method in zip(panels, ("exact", "hard-em"), strict=True):
         found = entropy_lines(axes)
-        assert set(found) == {"H(A)", "H(A|X)", "log M"}
+        assert set(found) - {"_nolegend_"} == {"H(A)", "H(A|X)", DIFFERENCE, "log M"}
+        both = [values(tree, method, name, range(2)) for name in ("h_b", "h_a")]
+        np.testing.assert_allclose(
+            found[DIFFERENCE].get_ydata(), (both[0] - both[1]).mean(0)
+        )
         for label, name in (("H(A)", "h_b"), ("H(A|X)", "h_a")):
             expected = values(tree, method, name, range(2))
             np.testing.assert_allclose(found[label].get_ydata(), expected.mean(0))
         ceiling = (np.log(3) + np.log(5)) / 2
         np.testing.assert_allclose(found["log M"].get_ydata(), ceiling)
     assert panels[0].get_ylabel() == "entropy, mean over layers (nats)"
+
+
+def bracket(axes):
+    """Ends of the bar at the end of training."""
+    (found,) = axes.containers
+    (segment,) = found[2][0].get_segments()
+    return found[0].get_xdata()[0], segment[:, 1]
+
+
+def own_information(probs):
+    """Plug-in and leave-one-out I(A;X), row by row."""
+    plug_in = np.mean([entropy(row, probs.mean(0)) for row in probs])
+    others = [np.delete(probs, i, axis=0).mean(0) for i in range(len(probs))]
+    left_out = np.mean([entropy(p, q) for p, q in zip(probs, others, strict=True)])
+    return plug_in, left_out
+
+
+def test_entropies_end_with_the_bracket_on_the_test_examples(comparison_tree):
+    tree = comparison_tree(("a",), (0, 1), n_choices=(3, 5), n=25)
+    at, ends = bracket(entropies(tree).axes[0])
+    expected = [
+        own_information(tree[run]["routing/router_probs"].values[:, i].astype(float))
+        for run in ("a/seed_0", "a/seed_1")
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(ends, np.mean(expected, axis=0), rtol=1e-5)
+    assert ends[0] < ends[1]
+    assert at > 40  # right of the last step
+
+
+def test_entropies_bracket_of_one_site(run_tree):
+    tree = run_tree(n_choices=(3, 5), n=25)
+    _, ends = bracket(entropies(tree, site="route_1").axes[0])
+    probs = tree["routing/router_probs"].values[:, 1].astype(float)
+    np.testing.assert_allclose(ends, own_information(probs), rtol=1e-5)
+
+
+def test_an_infinite_bound_ends_at_log_m(run_tree):
+    tree = run_tree(n_choices=(3,), n=4)
+    probs = tree["routing/router_probs"].values
+    probs[:] = [1.0, 0.0, 0.0]
+    probs[0] = [0.0, 1.0, 0.0]  # owns its module: no other example has any
+    _, ends = bracket(entropies(tree).axes[0])
+    np.testing.assert_allclose(ends, [entropy([3 / 4, 1 / 4]), np.log(3)])
+
+
+def test_chains_of_one_run_are_a_band(run_tree):
+    trees = [run_tree() for _ in range(3)]
+    for i, tree in enumerate(trees):
+        tree["training/valid"].values[:] += i**2
+    drawn = learning_curves(join_chains(trees))
+    expected = np.concatenate([tree["training/valid"].values for tree in trees])
+    line = lines(drawn.axes[0])["exact"]
+    np.testing.assert_allclose(line.get_ydata(), expected.mean(0))
+    _, low, high = band(drawn.axes[0], "exact")
+    np.testing.assert_allclose(low, expected.min(0))
+    np.testing.assert_allclose(high, expected.max(0))
+    assert "mean over 3 seeds" in drawn.get_supxlabel()
 
 
 def test_entropies_say_how_many_modules_that_is(run_tree):

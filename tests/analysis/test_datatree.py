@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from latentroute.analysis import to_datatree, tree_from_evaluation
+from latentroute.inference.weight_draws import WeightDraws
 from latentroute.models import LayeredNetwork
 
 GROUPS = {
@@ -215,3 +218,97 @@ def test_arviz_takes_a_run_as_it_is(run_tree):
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+class Toy(torch.nn.Module):
+    """Two modules, a router and a mean: small enough for truth by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.logit = torch.nn.Parameter(torch.zeros(()))
+        self.means = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            zero = torch.zeros(len(x))
+            logits = torch.stack([self.logit.expand(len(x)), zero], -1)
+            a = pyro.sample("a", dist.Categorical(logits=logits))
+            mean = self.means[a] + 0 * x[:, 0]
+            return pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+def drawn_tree(n_chains=2, n_draws=3, draws=100):
+    net = Toy()
+    generator = torch.Generator().manual_seed(0)
+    values = tuple(
+        torch.randn(n_chains, n_draws, *p.shape, generator=generator)
+        for p in net.parameters()
+    )
+    lp = torch.arange(float(n_chains * n_draws)).reshape(n_chains, n_draws)
+    names = tuple(name for name, _ in net.named_parameters())
+    weights = WeightDraws(tuple(net.parameters()), names, values, {"lp": lp})
+    x, y = torch.zeros(4, 1), torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    tree = to_datatree(net, (x, y), draws=draws, weight_draws=weights)
+    assert not net.logit.any() and not net.means.any()  # put back
+    return tree, weights, y
+
+
+def test_drawn_weights_against_a_sum_by_hand():
+    tree, weights, y = drawn_tree()
+    logit, means = weights.values
+    log_router = torch.stack([logit, 0 * logit], -1).log_softmax(-1)  # (chain, draw, 2)
+    each = -0.5 * (y[:, None] - means[:, :, None]) ** 2 - 0.5 * np.log(2 * np.pi)
+    joint = log_router[:, :, None] + each  # (chain, draw, obs, 2)
+    truth = joint.logsumexp(-1)
+    np.testing.assert_allclose(tree["log_likelihood/y"], truth, rtol=1e-5)
+    posterior = joint.softmax(-1).mean((0, 1))
+    np.testing.assert_allclose(tree["routing/route_probs"][:, 0], posterior, rtol=1e-5)
+    router = log_router.exp().mean((0, 1)).expand(4, 2)
+    np.testing.assert_allclose(tree["routing/router_probs"][:, 0], router, rtol=1e-5)
+    mean = (log_router.exp() * means).sum(-1).mean().expand(4)
+    np.testing.assert_allclose(tree["predictive_mean/y"], mean, rtol=1e-5)
+
+
+def test_drawn_weights_are_in_the_tree():
+    tree, weights, _ = drawn_tree()
+    posterior = tree["posterior"]
+    assert posterior["route"].shape == (2, 3, 4, 1)
+    assert posterior["means"].dims == ("chain", "draw", "means_dim_0")
+    np.testing.assert_array_equal(posterior["means"], weights.values[1])
+    np.testing.assert_array_equal(tree["sample_stats/lp"], weights.stats["lp"])
+    assert tree["posterior_predictive/y"].dims == ("chain", "draw", "obs")
+    assert tree["usage/share"].shape == (2, 3, 1, 2)
+    assert tree.attrs["exact"] == 1
+
+
+def test_a_route_is_drawn_at_its_own_weights():
+    net = Toy()
+    logit = torch.tensor([[-50.0, 50.0, -50.0], [50.0, 50.0, -50.0]])
+    weights = WeightDraws((net.logit,), ("logit",), (logit,))
+    tree = to_datatree(net, (torch.zeros(4, 1), torch.zeros(4)), weight_draws=weights)
+    own = tree["routing/permutation"][:, 0].values  # the second chain's: swapped
+    np.testing.assert_array_equal(own, [[0, 1], [1, 0]])
+    expected = np.stack([p[(d < 0).int()] for p, d in zip(own, logit, strict=True)])
+    found = tree["posterior/route"][..., 0]
+    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 4, -1))
+
+
+def test_chains_that_name_their_modules_differently_are_matched():
+    net = Toy()
+    logit = torch.tensor([[3.0, 3.0], [-3.0, -3.0]])
+    means = torch.tensor([[[-1.0, 1.0]] * 2, [[1.0, -1.0]] * 2])  # the same, renamed
+    names, parameters = ("logit", "means"), tuple(net.parameters())
+    weights = WeightDraws(parameters, names, (logit, means))
+    y = torch.tensor([-1.0, 0.0, 1.0, 2.0])
+    tree = to_datatree(net, (torch.zeros(4, 1), y), weight_draws=weights)
+    alone = WeightDraws(parameters, names, (logit[:1], means[:1]))
+    single = to_datatree(net, (torch.zeros(4, 1), y), weight_draws=alone)
+    for name in ("route_probs", "router_probs"):
+        found, expected = tree[f"routing/{name}"], single[f"routing/{name}"]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_many_draws_of_weights_are_thinned():
+    tree, weights, _ = drawn_tree(n_draws=6, draws=2)
+    np.testing.assert_array_equal(tree["posterior/means"], weights.values[1][:, [2, 5]])
+    np.testing.assert_array_equal(tree["sample_stats/lp"], [[2, 5], [8, 11]])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from latentroute.analysis.chains import join_chains
 from latentroute.analysis.plots import module_use
 
 
@@ -42,8 +43,38 @@ def test_shares_are_those_of_the_router_on_all_examples(run_tree):
     _, mean, ends = drawn_shares(axes)["exact"]
     expected = tree["routing/router_probs"].values[:, 0].astype(float).mean(0)
     np.testing.assert_allclose(mean, np.sort(expected)[::-1])
-    assert ends is None
-    assert "Bar" not in axes.figure.get_supxlabel()
+    # one seed: what so many examples leave open
+    rows = tree["routing/router_probs"].values[:, 0].astype(float)
+    order = np.argsort(-rows.mean(0))
+    error = 1.96 * rows.std(0)[order] / np.sqrt(60)
+    np.testing.assert_allclose(ends[0], mean - error)
+    np.testing.assert_allclose(ends[1], mean + error)
+    assert "95% interval" in axes.figure.get_supxlabel()
+
+
+def test_intervals_of_few_examples_are_wider_but_stay_shares(run_tree):
+    def width(n):
+        axes = module_use(run_tree(n=n, n_choices=(4,))).axes[0]
+        _, _, (low, high) = drawn_shares(axes)["exact"]
+        assert (low >= 0).all()
+        assert (high <= 1).all()
+        return (high - low).max()
+
+    assert width(10) > 2 * width(300)
+
+
+def test_chains_of_one_run_are_its_spread(run_tree):
+    trees = [run_tree(n_choices=(3,)) for _ in range(2)]
+    trees[1]["routing/router_probs"].values[:] = [0.2, 0.7, 0.1]
+    tree = join_chains(trees)
+    axes = module_use(tree).axes[0]
+    _, mean, (low, high) = drawn_shares(axes)["exact"]
+    chains = tree["routing/chain_router_probs"].values[:, :, 0].astype(float).mean(1)
+    ranked = -np.sort(-chains)
+    np.testing.assert_allclose(mean, ranked.mean(0))
+    np.testing.assert_allclose(low, ranked.min(0))
+    np.testing.assert_allclose(high, ranked.max(0))
+    assert "lowest to highest seed" in axes.figure.get_supxlabel()
 
 
 def test_padding_is_no_module(run_tree):

@@ -1,10 +1,15 @@
-"""netCDF and back: everything is as it was."""
+"""netCDF or Zarr and back: everything is as it was."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentroute.analysis import load, save, summary, summary_dataset
 
@@ -25,11 +30,15 @@ def assert_same(left, right):
         }
 
 
+FORMATS = pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+
+
+@FORMATS
 @pytest.mark.parametrize("classes", [4, None])
-def test_run(run_tree, tmp_path, classes):
+def test_run(run_tree, tmp_path, classes, suffix):
     tree = run_tree(classes=classes, outputs=2, n_choices=(3, 2))
-    path = save(tree, tmp_path / "run.nc")
-    assert path == tmp_path / "run.nc"
+    path = save(tree, tmp_path / f"run{suffix}")
+    assert path == tmp_path / f"run{suffix}"
     assert_same(tree, load(path))
 
 
@@ -46,26 +55,85 @@ def test_comparison_with_a_failure(comparison_tree, tmp_path):
     )
 
 
-def test_file_can_be_replaced_and_removed_after_loading(run_tree, tmp_path):
-    path = tmp_path / "a" / "run.nc"
+DTYPES = ["bool", "int8", "int16", "uint8", "int64", "float32", "float64", "<U1"]
+
+
+@FORMATS
+@settings(max_examples=10, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), max_size=3),
+    dtype=st.sampled_from(DTYPES),
+    labels=st.sampled_from([None, "text", "int"]),
+    seed=st.integers(0, 9),
+)
+def test_any_shape_type_and_coordinate(suffix, shape, dtype, labels, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 2, shape).astype(dtype)
+    if values.dtype.kind == "f" and values.size:
+        values.flat[0] = np.nan
+    dims = [f"dim_{i}" for i in range(len(shape))]
+    coords = {}
+    for dim, size in zip(dims, shape, strict=True):
+        if labels == "text":
+            coords[dim] = np.array([f"é{'x' * i}" for i in range(size)])
+        elif labels == "int":
+            coords[dim] = np.arange(size, dtype=np.int16)[::-1].copy()
+    group = xr.Dataset({"v": (dims, values)}, coords, attrs={"seed": seed, "half": 0.5})
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(), "z": group, "a/b": group})
+    tree.attrs = {"flag": 1, "text": "é", "number": -1.5}
+    with tempfile.TemporaryDirectory() as folder:
+        assert_same(tree, load(save(tree, Path(folder) / f"tree{suffix}")))
+
+
+def test_the_check_sees_another_type(run_tree, tmp_path):
+    tree = run_tree()
+    loaded = load(save(tree, tmp_path / "run.nc"))
+    wide = loaded["posterior"].to_dataset().astype({"route": np.int64})
+    loaded["posterior"] = xr.DataTree(wide)
+    with pytest.raises(AssertionError):
+        assert_same(tree, loaded)
+
+
+@FORMATS
+def test_file_can_be_replaced_and_removed_after_loading(run_tree, tmp_path, suffix):
+    path = tmp_path / "a" / f"run{suffix}"
     save(run_tree(), path)
     first = load(path)
     save(run_tree(seed=1), path)
     assert load(path).attrs["seed"] == 1
-    path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert first["posterior/route"].values.shape == (1, 7, 60, 2)
     assert os.listdir(path.parent) == []
 
 
-def test_a_failed_write_leaves_the_old_file(run_tree, tmp_path):
-    path = save(run_tree(), tmp_path / "run.nc")
-    before = path.read_bytes()
+@FORMATS
+def test_a_failed_write_leaves_the_old_file(run_tree, tmp_path, suffix):
+    tree = run_tree()
+    path = save(tree, tmp_path / f"run{suffix}")
     broken = run_tree(seed=1)
     broken.attrs["bad"] = {"a": object()}
     with pytest.raises(TypeError):
         save(broken, path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["run.nc"]
+    assert_same(tree, load(path))
+    assert os.listdir(tmp_path) == [f"run{suffix}"]
+
+
+def test_another_folder_is_left_alone(run_tree, tmp_path):
+    folder = tmp_path / "notes.zarr"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for use in (lambda: save(run_tree(), folder), lambda: load(folder)):
+        with pytest.raises(
+            ValueError, match=r"notes\.zarr: got a folder that is no Zarr"
+        ):
+            use()
+    assert os.listdir(folder) == ["notes.txt"]
+
+
+def test_without_zarr(run_tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"latentroute\[zarr\]"):
+        save(run_tree(), tmp_path / "run.zarr")
 
 
 def test_routes_stay_small(run_tree, tmp_path):

@@ -1,12 +1,24 @@
 """The table on hand-made trees whose numbers are known."""
 
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from latentroute.analysis import information, summary
-from latentroute.analysis.summary import module_use
+from latentroute.analysis.summary import module_use, run_measures
+from tests.analysis.relabelling import permuted
 
-NUMBERS = ["log_lik", "accuracy", "h_a", "h_b", "dead", "seconds"]
+table_of = sys.modules[run_measures.__module__]  # `summary` is the function's name
+
+NUMBERS = [
+    *("log_lik", "accuracy", "h_a", "h_b", "mi_lower", "mi_upper", "dead"),
+    *("collapsed", "seconds"),
+]
 
 
 def set_numbers(run, *, log_lik, n_right, router, seconds):
@@ -56,7 +68,8 @@ def test_known_numbers(comparison_tree):
 def test_columns(comparison_tree):
     columns = list(summary(comparison_tree()).columns)
     assert columns[:5] == ["seeds", "failed", "log_lik", "log_lik_se", "gain"]
-    assert set(columns[5:]) == {c for n in NUMBERS[1:] for c in (n, f"{n}_se")}
+    measured = ["gap", *NUMBERS[1:]]
+    assert columns[5:] == [c for n in measured for c in (n, f"{n}_se")]
 
 
 def test_failures_are_counted_and_enter_no_mean(comparison_tree):
@@ -116,18 +129,157 @@ def test_an_impossible_example_is_no_warning(comparison_tree):
     assert summary(tree).loc["a", "log_lik"] == -np.inf
 
 
-def test_labels_change_no_number(comparison_tree):
-    tree = comparison_tree(n_choices=(4, 4))
-    before = summary(tree)
-    rng = np.random.default_rng(0)
-    for node in tree.subtree:
-        for name in ("route_probs", "router_probs"):
-            if name in node.data_vars:
-                for site in range(2):
-                    values = node[name].values
-                    values[:, site] = values[:, site, rng.permutation(4)]
-    after = summary(tree)
-    np.testing.assert_allclose(after, before, rtol=1e-12)
+def with_truth(run, seed=0):
+    """A run whose data have true routes, some of which its draws get right."""
+    route = run["posterior/route"].values[0, 0]
+    rng = np.random.default_rng(seed)
+    other = rng.integers(0, 4, route.shape)
+    true = np.where(rng.uniform(size=route.shape) < 0.3, other, route)
+    out = run.copy()
+    data = run["constant_data"].to_dataset()
+    out["constant_data"] = xr.DataTree(data.assign(routes_true=(["obs", "site"], true)))
+    return out
+
+
+ORDER = st.permutations(range(4))
+
+
+@pytest.fixture(scope="module")
+def some_runs(run_tree):
+    return {
+        (method, seed): with_truth(
+            run_tree(
+                n_choices=(4, 4),
+                draws=5,
+                concentration=1.0,
+                seed=10 * i + seed,
+                attrs={"method": method, "seed": seed},
+            )
+        )
+        for i, method in enumerate(("exact", "soft"))
+        for seed in (0, 1)
+    }
+
+
+def as_comparison(found):
+    nodes = {f"{method}/seed_{seed}": run for (method, seed), run in found.items()}
+    return xr.DataTree.from_dict(nodes)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.lists(ORDER, min_size=2, max_size=2), min_size=4, max_size=4))
+def test_labels_change_no_number(some_runs, orders):
+    """Of any run, each by an order of its own: in no column."""
+    renamed = {
+        key: permuted(run, order)
+        for (key, run), order in zip(some_runs.items(), orders, strict=True)
+    }
+    before = summary(as_comparison(some_runs))
+    assert {"gap", "route_accuracy", "recovered"} <= set(before)
+    after = summary(as_comparison(renamed))
+    pd.testing.assert_frame_equal(after, before, rtol=1e-12)
+
+
+def test_a_measure_of_labels_would_be_noticed(some_runs, monkeypatch):
+    """The control: the mean label in place of a measure fails the test above."""
+
+    def mean_label(tree):
+        return {**run_measures(tree), "dead": tree["posterior/route"].values.mean()}
+
+    monkeypatch.setattr(table_of, "run_measures", mean_label)
+    orders = [[[1, 2, 3, 0], [3, 1, 0, 2]]] * 4
+    with pytest.raises(AssertionError):
+        test_labels_change_no_number.hypothesis.inner_test(some_runs, orders)
+
+
+def test_gap_is_to_the_exact_row_seed_by_seed(comparison_tree):
+    tree = comparison_tree(("exact", "b"), (0, 1, 2), failed=[("exact", 1)])
+    for method, levels in (("exact", [-1.0, None, -3.0]), ("b", [-1.5, -9.0, -3.1])):
+        for seed, level in enumerate(levels):
+            if level is not None:
+                tree[f"{method}/seed_{seed}/log_likelihood/y"].values[:] = level
+    row = summary(tree).loc["b"]
+    assert row["gap"] == pytest.approx(-0.3, abs=1e-6)
+    assert row["gap_se"] == pytest.approx(np.std([0.5, 0.1], ddof=1) / np.sqrt(2))
+    assert np.isnan(summary(tree).loc["exact", "gap"])
+
+
+def test_gap_finds_the_exact_method_under_another_label(comparison_tree):
+    tree = comparison_tree(("a", "b"), (0,))
+    assert "gap" not in summary(tree)
+    tree["b/seed_0"].attrs["config"] = '"Exact(chunk=None)"'
+    table = summary(tree)
+    expected = table.loc["a", "log_lik"] - table.loc["b", "log_lik"]
+    assert table.loc["a", "gap"] == pytest.approx(expected)
+
+
+def test_information_is_that_of_the_router(comparison_tree):
+    tree = comparison_tree(("a",), (0, 1))
+    table = summary(tree)
+    found = [
+        information(tree[f"a/seed_{s}/routing/router_probs"].values) for s in (0, 1)
+    ]
+    for name in ("mi_lower", "mi_upper"):
+        assert table.loc["a", name] == pytest.approx(
+            np.mean([info[name].mean() for info in found])
+        )
+    difference = table.loc["a", "h_b"] - table.loc["a", "h_a"]
+    assert table.loc["a", "mi_lower"] == pytest.approx(difference)
+
+
+def test_collapse(comparison_tree):
+    tree = comparison_tree(("a",), (0, 1, 2, 3), n_choices=(3, 1))
+    routers = [
+        [[0.4, 0.3, 0.3], [1, 0, 0]],  # a layer of one module cannot collapse
+        [[0.98, 0.01, 0.01], [1, 0, 0]],  # one alive
+        [[0.95, 0.05, 0.0], [1, 0, 0]],  # two alive
+        [[0, 0, 1], [1, 0, 0]],
+    ]
+    for seed, router in enumerate(routers):
+        tree[f"a/seed_{seed}/routing/router_probs"].values[:] = router
+    row = summary(tree).loc["a"]
+    assert row["collapsed"] == 0.5
+    assert row["dead"] == pytest.approx(np.mean([0, 2, 1, 2]) / 4)
+
+
+def test_recovery_is_of_the_modes_of_whole_routes(run_tree):
+    run = run_tree(n=40, n_choices=(2, 2), draws=5)
+    true = np.random.default_rng(0).integers(0, 2, (40, 2))
+    data = run["constant_data"].to_dataset()
+    run["constant_data"] = xr.DataTree(data.assign(routes_true=(["obs", "site"], true)))
+    drawn = np.array([1, 0])[np.tile(true, (5, 1, 1))]  # other names, all right
+    drawn[:2, :, 0] = 0  # two of five draws wrong: not the modes
+    drawn[:, :2, 1] = 1 - drawn[:, :2, 1]  # 2 of 40 wrong on the worst layer
+    run["posterior/route"].values[0] = drawn
+    row = summary(run).loc["exact"]
+    assert row["route_accuracy"] == pytest.approx(0.95)
+    assert row["recovered"] == 1
+    drawn[:, 2, 1] = 1 - drawn[:, 2, 1]
+    run["posterior/route"].values[0] = drawn
+    row = summary(run).loc["exact"]
+    assert row["route_accuracy"] == pytest.approx(37 / 40)
+    assert row["recovered"] == 0
+
+
+def test_a_method_that_does_not_apply_was_not_trained(comparison_tree):
+    tree = comparison_tree(("a", "b"), (0, 1), failed=[("b", 0), ("b", 1)])
+    for seed in (0, 1):
+        tree[f"b/seed_{seed}"].attrs["applies"] = 0
+    row = summary(tree).loc["b"]
+    assert (row["seeds"], row["failed"]) == (0, 0)
+    assert row[NUMBERS].isna().all()
+
+
+def test_chains_are_measured_one_by_one(run_tree):
+    run = run_tree(n_choices=(3, 3))
+    other = permuted(run, [[1, 2, 0], [2, 1, 0]])
+    tree = run.copy()
+    both = xr.concat(
+        [t["routing/router_probs"] for t in (run, other)], "chain"
+    )  # never matched
+    routing = run["routing"].to_dataset()
+    tree["routing"] = xr.DataTree(routing.assign(chain_router_probs=both))
+    pd.testing.assert_frame_equal(summary(tree), summary(run), rtol=1e-6)
 
 
 def test_dead_modules_are_counted_among_those_that_exist(run_tree):
@@ -140,3 +292,17 @@ def test_dead_modules_are_counted_among_those_that_exist(run_tree):
     use = module_use(run["routing"].to_dataset())
     assert [len(site) for site in use] == [4, 2]
     np.testing.assert_allclose(use[1], [0.96, 0.04], rtol=1e-6)
+
+
+def test_chains_with_other_names_recover_as_one(run_tree):
+    """Pooled under the chains' own names, the draws would have no right mode."""
+    run = with_truth(run_tree(n_choices=(4, 4), draws=5, concentration=0.2))
+    other = permuted(run, [[1, 2, 3, 0], [3, 2, 0, 1]])
+    three = run.copy(deep=True)
+    for group in ("posterior", "usage", "log_likelihood", "sample_stats"):
+        parts = [t[group].to_dataset() for t in (run, other, other)]
+        joined = xr.concat(parts, "chain").assign_coords(chain=range(3))
+        three[group] = xr.DataTree(joined)
+    row, alone = summary(three).loc["exact"], summary(run).loc["exact"]
+    assert row["route_accuracy"] == alone["route_accuracy"]
+    assert np.isnan(row["h_a"])  # not the entropy of a mixture of names

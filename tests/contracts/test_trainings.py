@@ -8,6 +8,8 @@ import torch
 from latentroute.inference import Method, build, fit, log_marginal
 from latentroute.models import LayeredNetwork
 from tests.contracts.methods import (
+    RESUMED,
+    SMALL,
     TAKE_EVERYTHING,
     F,
     N,
@@ -33,7 +35,8 @@ def test_fit_raises_the_mean_log_marginal(method, routing):
         return log_marginal(net, x, y).sum().item() / len(x)
 
     before = per_example()
-    result = fit(net, (x, y), method, steps=80, batch_size=32, lr=0.05, log_every=80)
+    options = {"steps": 80, "batch_size": 32, "lr": 0.05, "log_every": 80}
+    result = fit(net, (x, y), method, **options, **SMALL.get(method, {}))
     after = per_example()
     assert after > before + 0.1
     if method in TAKE_EVERYTHING:
@@ -57,6 +60,7 @@ def test_fit_of_a_bare_function(method):
     y = (x[:, 0] > 0).long()
     before = log_marginal(model, x, y).mean().item()
     options = {"steps": 60, "batch_size": 16, "lr": 0.05, "log_every": 60}
+    options |= SMALL.get(method, {})
     fit(model, (x, y), method, parameters=parameters, **options)
     assert log_marginal(model, x, y).mean().item() > before + 0.1
 
@@ -81,6 +85,7 @@ def test_fit_is_reproducible_bit_for_bit(method, routing):
 @trainings
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(method, routing, tmp_path):
     settings = {"batch_size": 5, "lr": 0.02, "seed": 3, "log_every": 4}
+    settings |= RESUMED.get(method, {})
     whole = make_net(routing)
     uninterrupted = fit(whole, make_data(), method, steps=11, **settings)
     fit(
@@ -121,7 +126,7 @@ def same(one, other):
 def test_resuming_a_bare_function(method, tmp_path):
     if not takes(method, *make_bare()):
         return
-    settings = {"batch_size": 5, "seed": 3, "log_every": 5}
+    settings = {"batch_size": 5, "seed": 3, "log_every": 5, **RESUMED.get(method, {})}
 
     def run(steps, folder, **more):
         model, parameters = make_bare(leaves=torch.Tensor)

@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
+from latentroute.analysis import gradient_report
 from latentroute.guides import RouterGuide
-from latentroute.inference import Hybrid, build
+from latentroute.inference import METHODS, Hybrid, build
 from latentroute.inference.estimators.hybrid import (
     adapted_plan,
     fixed_plan,
@@ -150,6 +151,24 @@ def test_an_unlimited_budget_is_exact(routing):
     ours = build("hybrid", net, budget=10**9)(*args)
     expected = elbo_gradient(net, args, sites, parameters)
     truth.assert_agree(truth.gradient(ours, parameters), expected)
+
+
+def test_each_value_says_what_it_is_unbiased_for():
+    assert METHODS["hybrid"].unbiased_for == Hybrid(sum="elbo").unbiased_for == "elbo"
+    bound = Hybrid(sum="marginal")
+    assert bound.unbiased_for is None and "bound" in bound.wiring
+    assert "ELBO" in Hybrid().wiring and "ELBO" not in bound.wiring
+
+
+def test_the_bound_is_neither_the_elbo_nor_the_marginal():
+    """So the report calls its gradient biased for both, and no claim is refuted."""
+    net, args, _ = make_net()
+    bound = Hybrid(sum="marginal", budget=8)
+    methods = {"bound": bound, "again": bound}
+    table = gradient_report(net, args, methods, 4000, targets={"again": "elbo"})
+    table = table.set_index("method")
+    assert table["target"].to_dict() == {"bound": "marginal", "again": "elbo"}
+    assert (table["verdict"] == "biased").all() and not table.attrs["refuted"]
 
 
 def test_the_bound_lies_between_the_elbo_and_the_marginal():

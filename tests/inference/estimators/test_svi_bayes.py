@@ -214,3 +214,22 @@ def test_what_does_not_fit_is_refused():
         SVIBayes(prior="flat")
     with pytest.raises(ValueError, match="at least one trained tensor"):
         WeightGuide([])
+
+
+def test_draws_of_the_weights_follow_the_guide():
+    net, args, _ = make_net()
+    result = fit(net, args, "svi-bayes", steps=2, initial_scale=0.5)
+    draws, again = result.weight_draws, result.weight_draws
+    assert (draws.n_chains, draws.n_draws) == (1, 100)
+    assert draws.names == tuple(name for name, _ in net.named_parameters())
+    more = result.objective.weight_draws(2000, seed=1)
+    log_scales = result.objective.guide.log_scales
+    for i, (mean, log_scale) in enumerate(
+        zip(net.parameters(), log_scales, strict=True)
+    ):
+        assert torch.equal(draws.values[i], again.values[i])
+        drawn = (more.values[i][0] - mean.detach()) / log_scale.detach().exp()
+        assert_mean(drawn, torch.zeros_like(mean))
+        assert_mean(drawn.square(), torch.ones_like(mean))
+    assert build("svi-bayes", net).weight_draws() is None
+    assert build("exact", net).weight_draws() is None

@@ -1,0 +1,55 @@
+"""Data that a training run takes: checked, and cut into batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def training_data(data: Any) -> tuple[Tensor, Tensor | None]:
+    """X and y of a task, a split or a tuple, checked.
+
+    Raises:
+        TypeError: If they are no tensors.
+        ValueError: If there are none, their lengths differ, or one is not finite.
+    """
+    split = getattr(data, "train", data)
+    x, y, *_ = (*split, None) if isinstance(split, (tuple, list)) else (None, None)
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        raise TypeError(
+            "data must be a task or a tuple (x, y) of tensors, got "
+            f"{type(data).__name__} of {type(x).__name__} and {type(y).__name__}"
+        )
+    if not len(x):
+        raise ValueError("data must hold at least one example, got none")
+    if y is not None and len(y) != len(x):
+        raise ValueError(f"x and y must be as long, got {len(x)} and {len(y)} examples")
+    for name, values in (("x", x), ("y", y)):
+        if values is not None and not torch.isfinite(values).all():
+            row = (~torch.isfinite(values)).nonzero()[0, 0].item()
+            raise ValueError(f"{name} must be finite, got NaN or infinity at row {row}")
+    return x, y
+
+
+def batch(
+    x: Tensor, y: Tensor | None, index: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The rows ``index`` of the data, on the device: x, y and the index."""
+    chosen = None if y is None else y[index].to(device)
+    return x[index].to(device), chosen, index.to(device)
+
+
+def batches(n: int, batch_size: int, seed: int, start: int) -> Iterator[Tensor]:
+    """Rows of each batch from step ``start`` on; each epoch's order from its number."""
+    size = min(batch_size, n)
+    per_epoch = math.ceil(n / size)
+    epoch, offset = divmod(start, per_epoch)
+    while True:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(n, generator=generator)
+        yield from order.split(size)[offset:]
+        epoch, offset = epoch + 1, 0
