@@ -12,6 +12,7 @@ from scipy.stats import norm
 from sklearn.isotonic import isotonic_regression
 
 from .arrays import entropy, to_numpy
+from .calibration_uniformity import checked_pit
 
 Floats = NDArray[np.float64]
 
@@ -158,11 +159,15 @@ def coverage(pit: object, *, levels: Sequence[float] = LEVELS) -> Coverage:
 
     Args:
         pit: (N,) or (N, Q) in [0, 1], independent within a column.
-        levels: What the intervals should hold.
+        levels: What the intervals should hold, in (0, 1).
+
+    Raises:
+        ValueError: If there are no numbers, or one is NaN or out of its range.
     """
-    u = np.asarray(to_numpy(pit), dtype=np.float64)
-    u = u[:, None] if u.ndim == 1 else u
+    u = checked_pit(to_numpy(pit))
     q = np.asarray(levels, dtype=np.float64)
+    if q.ndim != 1 or not ((q > 0) & (q < 1)).all():
+        raise ValueError(f"levels: got {levels}, expected probabilities in (0, 1)")
     inside = (np.abs(2 * u - 1) <= q[:, None, None]).sum(1)
     return Coverage(q, inside / len(u), *wilson(inside, np.full(inside.shape, len(u))))
 
@@ -184,7 +189,8 @@ def _site(
     p: Floats, chosen: NDArray[np.int64], n_bins: int, rng: np.random.Generator
 ) -> tuple[NDArray[Any], ...]:
     """The fields of Reliability at one site, p (N, M)."""
-    kept = p.any(0)  # padding is no choice
+    happened = np.bincount(chosen, minlength=p.shape[1]) > 0
+    kept = p.any(0) | happened  # padding is no choice; what was ruled out is
     p, label = p[:, kept], (np.cumsum(kept) - 1)[chosen]
     bins = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
 

@@ -66,7 +66,7 @@ def uniformity(pit: ArrayLike) -> Uniformity:
         >>> bool(uniformity(rng.beta(0.7, 0.7, size=500)).p_adjusted[0] < 1e-6)
         True
     """
-    columns = np.sort(_checked(pit), axis=0)
+    columns = np.sort(checked_pit(pit), axis=0)
     n = len(columns)
     i = np.arange(1, n + 1)[:, None]
     below = betainc(i, n + 1 - i, columns)
@@ -176,7 +176,7 @@ def _p_value(level: float, n: int) -> float:
     return float(np.clip(p, level, min(1.0, n * level)))
 
 
-def _checked(pit: ArrayLike) -> Floats:
+def checked_pit(pit: ArrayLike) -> Floats:
     """(N, Q) columns, unless these are no numbers in [0, 1]."""
     columns = np.asarray(pit, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns

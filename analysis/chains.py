@@ -39,13 +39,21 @@ def join_chains(
 
     Returns:
         A run with one chain for each chain of the runs. Its attributes are those that
-        all runs agree on, with `seeds` (JSON) and the sum of `wall_time`.
+        all runs agree on, with `seeds` (JSON) and the sum of `wall_time` where they
+        are known.
 
     Raises:
-        ValueError: No run, or runs of other data, sites, groups or numbers of draws.
+        TypeError: These are not runs, but a comparison of them, say.
+        ValueError: No run, or runs of other methods, data, sites, groups or numbers of
+            draws.
     """
     import xarray as xr
 
+    if isinstance(trees, xr.DataTree):
+        raise TypeError(
+            "trees: got a DataTree, expected a list of runs of one method: "
+            "[run.tree for run in runs(tree) if run.method == 'exact'], say"
+        )
     trees = list(trees)
     if not trees:
         raise ValueError("join_chains needs at least one run, got none")
@@ -186,18 +194,29 @@ def _joined_attrs(trees: list[xr.DataTree]) -> dict[str, Any]:
     same = {
         str(k): v for k, v in first.items() if all(t.attrs.get(k) == v for t in trees)
     }
-    same.pop("seed", None)
+    for name in ("seed", "wall_time"):
+        same.pop(name, None)
     seeds = [tree.attrs["seed"] for tree in trees if "seed" in tree.attrs]
     times = [
         float(tree.attrs["wall_time"]) for tree in trees if "wall_time" in tree.attrs
     ]
     if "exact" in first:
         same["exact"] = min(int(tree.attrs["exact"]) for tree in trees)
-    return same | {"seeds": json.dumps(seeds), "wall_time": sum(times)}
+    if seeds:
+        same["seeds"] = json.dumps(seeds)
+    if len(times) == len(trees):
+        same["wall_time"] = sum(times)
+    return same
 
 
 def _check_same(first: xr.DataTree, tree: xr.DataTree, i: int) -> None:
     """Refuse runs that are not chains of one thing."""
+    methods = [t.attrs["method"] for t in (first, tree) if "method" in t.attrs]
+    if len(set(methods)) > 1:
+        raise ValueError(
+            f"run {i}: got the method {methods[1]!r}, expected that of the first run, "
+            f"{methods[0]!r} (compare methods with summary or compare_elpd)"
+        )
     expected, got = set(first.children), set(tree.children)
     if expected != got:
         raise ValueError(

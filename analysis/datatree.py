@@ -13,11 +13,14 @@ Groups of a run, each variable with its dimensions:
 - `predictive_mean`: `y` (obs[, output]), where y is a number;
 - `observed_data`: `y` (obs[, output]);
 - `constant_data`: `x` (obs, feature), `routes_true` (obs, site) where known;
-- `sample_stats`: `lp` (chain, draw), log p(y|x) of the whole data set;
+- `sample_stats`: `lp` (chain, draw), the sum of `log_likelihood` over examples;
 - `training`: `loss` (chain, step); `h_a`, `h_b`, `valid`, `seconds` (chain, log_step),
   `h_a_layers`, `h_b_layers` (chain, log_step, site).
 
-All in nats. The log-likelihood given a drawn route is deliberately nowhere: cross
+All in nats. Where a site is static, `log_likelihood` takes each example by itself,
+log sum_a p(a) p(y_n|x_n,a), and `lp` is the sum of these: not
+:func:`~latentroute.inference.log_marginal` of the whole data set, whose examples share
+their route. The log-likelihood given a drawn route is deliberately nowhere: cross
 validation on it is badly wrong. Where weights are a point estimate, routes are summed
 out and so `log_likelihood` and `lp` are the same for every draw, and `chain` has one
 entry: another seed is another run, whose module labels are its own.

@@ -68,7 +68,8 @@ def evaluate_draws(
         route_probs[chain] += each.route_probs / weights.n_draws
         router_probs[chain] += each.router_probs / weights.n_draws
         if each.predictive is not None:
-            predictive = each.predictive / n + (0.0 if predictive is None else predictive)
+            so_far = 0.0 if predictive is None else predictive
+            predictive = so_far + each.predictive / n
     log_lik = torch.stack([each.log_marginal for each in kept])
     targets = [each.y_draws for each in kept if each.y_draws is not None]
     pooled = kept[0]._replace(

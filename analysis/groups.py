@@ -89,6 +89,6 @@ def dataset(tree: xr.DataTree, group: str) -> xr.Dataset:
     if group not in tree.children:
         raise ValueError(
             f"tree: got groups {list(tree.children)}, expected {group!r} among them "
-            "(is it a run made by latentroute.analysis.to_datatree?)"
+            "(a run has it: tree['method/seed_0'] of a comparison, or to_datatree's)"
         )
     return tree.children[group].to_dataset()

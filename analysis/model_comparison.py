@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .groups import dataset
 from .runs import finished
-from .summary import pointwise_log_lik
+from .summary import log_likelihood, pointwise_log_lik
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ def compare_elpd(
     Args:
         models: A comparison, whose methods get the mean over their seeds of l_n (a
             training's, not an ensemble's); or runs by name, each by itself, where the
-            chains of :func:`latentroute.analysis.join_chains` do count as an ensemble.
+            chains of :func:`latentroute.analysis.join_chains` do count as an ensemble;
+            trees of :func:`latentroute.analysis.from_pyro` will do too.
         estimate: Where l_n comes from.
         weights: How ``arviz_stats.compare`` weighs the models.
 
@@ -111,7 +112,7 @@ class _Densities(NamedTuple):
 
 def _densities(name: str, trees: list[xr.DataTree], estimate: Estimate) -> _Densities:
     """Of a model: the mean over its runs; `bad_k` counts examples bad in any run."""
-    y = dataset(trees[0], "observed_data")["y"] if _observes(trees[0]) else None
+    y = _observed(trees[0])
     if estimate == "held-out":
         each = [_LOO(pointwise_log_lik(tree), 0.0, np.zeros(1)) for tree in trees]
     else:
@@ -141,8 +142,7 @@ def _loo(tree: xr.DataTree, name: str) -> _LOO:
     """PSIS-LOO of log p(y|x), routes summed out, for weights that vary."""
     import xarray as xr
 
-    values = dataset(tree, "log_likelihood")["y"].transpose("chain", "draw", "obs")
-    values = values.astype(np.float64)
+    values = log_likelihood(tree)
     if (values == values.isel(draw=0)).all():
         raise ValueError(
             f"{name}: got a log-likelihood that is the same in every draw of a chain, "
@@ -235,8 +235,11 @@ def _by_name(
     return {name: [tree] for name, tree in models.items()}
 
 
-def _observes(tree: xr.DataTree) -> bool:
-    return "observed_data" in tree.children
+def _observed(tree: xr.DataTree) -> xr.DataArray | None:
+    """The targets, where a tree has them under the name that ours have."""
+    if "observed_data" not in tree.children:
+        return None
+    return dataset(tree, "observed_data").get("y")
 
 
 def _check_same(found: dict[str, _Densities]) -> None:
@@ -246,7 +249,9 @@ def _check_same(found: dict[str, _Densities]) -> None:
         sizes = len(one.pointwise), len(other.pointwise)
         same = sizes[0] == sizes[1]
         if same and one.y is not None and other.y is not None:
-            same = bool(one.y.equals(other.y))
+            ours, theirs = one.y.values, other.y.values
+            missing = ours.dtype.kind == theirs.dtype.kind == "f"  # NaN may be data
+            same = np.array_equal(ours, theirs, equal_nan=missing)
         if not same:
             raise ValueError(
                 f"{name}: got {sizes[1]} examples other than the {sizes[0]} of "

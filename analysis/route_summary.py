@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .arrays import entropy
 from .groups import dataset
+from .truth import most_probable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +31,7 @@ def route_summary(tree: xr.DataTree) -> xr.Dataset:
     Returns:
         A Dataset; ``.to_dataframe()`` makes a table of it.
 
-        - `mode` (obs, site): the most probable module;
+        - `mode` (obs, site): the most probable module; ties go to the one used most;
         - `mode_prob` (obs, site): its probability;
         - `entropy` (obs, site): H[p(a_l|x,y)] in nats;
         - `path_mode` (obs, site): the whole route drawn most often;
@@ -50,7 +51,7 @@ def route_summary(tree: xr.DataTree) -> xr.Dataset:
     per_site, per_example = ("obs", "site"), ("obs",)
     result = xr.Dataset(coords={dim: routing[dim] for dim in per_site})
     return result.assign(
-        mode=(per_site, probs.argmax(-1).astype(whole.path.dtype)),
+        mode=(per_site, most_probable(probs).astype(whole.path.dtype)),
         mode_prob=(per_site, probs.max(-1)),
         entropy=(per_site, entropy(probs)),
         path_mode=(per_site, whole.path),
@@ -77,6 +78,13 @@ def drawn_modes(tree: xr.DataTree) -> PathModes:
     route = dataset(tree, "posterior")["route"]
     drawn = route.transpose("obs", "chain", "draw", "site").values
     return path_modes(drawn.reshape(len(drawn), -1, drawn.shape[-1]))
+
+
+def chain_modes(tree: xr.DataTree) -> list[PathModes]:
+    """The same of each chain by itself."""
+    route = dataset(tree, "posterior")["route"]
+    by_chain = route.transpose("chain", "obs", "draw", "site").values
+    return [path_modes(routes) for routes in by_chain]
 
 
 def path_modes(routes: NDArray[Any]) -> PathModes:

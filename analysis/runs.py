@@ -37,7 +37,7 @@ def runs(tree: xr.DataTree) -> list[Run]:
     """
     if _is_run(tree):
         method = str(tree.attrs.get("method", tree.name or "model"))
-        return [_run(method, f"seed_{tree.attrs.get('seed', 0)}", tree)]
+        return [_run(method, _seed_name(tree), tree)]
     found = [
         _run(method, seed, node)
         for method, children in tree.children.items()
@@ -89,6 +89,13 @@ def listed(tree: xr.DataTree, attr: str) -> list[Any]:
     """A root attribute that was stored as a JSON list; empty where there is none."""
     found = json.loads(tree.attrs.get(attr, "[]"))
     return found if isinstance(found, list) else []
+
+
+def _seed_name(tree: xr.DataTree) -> str:
+    """`seed_0`; of joined chains `seeds_0_1`."""
+    if seeds := listed(tree, "seeds"):
+        return "_".join(["seeds", *map(str, seeds)])
+    return f"seed_{tree.attrs.get('seed', 0)}"
 
 
 def _run(method: str, seed: str, tree: xr.DataTree) -> Run:

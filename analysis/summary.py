@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .chains import match_chains
 from .groups import dataset
 from .information import information
-from .route_summary import drawn_modes
+from .route_summary import chain_modes
 from .runs import Run, is_classification, runs
 from .truth import recovered
 from .usage import usage
@@ -46,15 +46,16 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     - `route_accuracy`: of the modes of whole routes against the true ones, modules
       matched one to one, on the worst layer; `recovered`: fraction of trainings in
       which it is at least 0.95;
-    - `seconds`: wall time of training.
+    - `seconds`: wall time of training;
+    - `evaluations`: module evaluations an example that a step's loss takes.
 
-    Each mean but `gain` is followed by its standard error over seeds (`log_lik_se`, …):
-    NaN with one seed. What a tree does not tell (`gain` without `prior_log_lik`,
-    `seconds` without `wall_time`) is NaN; `gap`, `accuracy`, `rmse`, `route_accuracy`
-    and `recovered` are left out where no method has them. The router of a run with
-    several chains is measured chain by chain, NaN where `routing` has only the mean of
-    chains that call their modules differently. No number depends on the modules'
-    labels.
+    Each mean but `gain` and `evaluations` is followed by its standard error over seeds
+    (`log_lik_se`, …): NaN with one seed. What a tree does not tell (`gain` without
+    `prior_log_lik`, `seconds` without `wall_time`) is NaN; `gap`, `accuracy`, `rmse`,
+    `route_accuracy`, `recovered` and `evaluations` are left out where no method has
+    them. Of a run with several chains, recovery and the router are measured chain by
+    chain; the router's are NaN where `routing` has only the mean of chains that call
+    their modules differently. No number depends on the modules' labels.
 
     Args:
         tree: A comparison, or one run.
@@ -78,7 +79,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     for name in OPTIONAL:
         if table[name].isna().all():
-            table = table.drop(columns=[name, f"{name}_se"])
+            table = table.drop(columns=[name, f"{name}_se"], errors="ignore")
     return table
 
 
@@ -122,6 +123,8 @@ def _row(
         if name == "log_lik":
             row["gain"] = row[name] - prior
             row["gap"], row["gap_se"] = mean_and_error(np.array(apart))
+    counts = [found["evaluations"] for found in measured.values()]
+    row["evaluations"] = float(np.mean(counts)) if counts else np.nan
     return row
 
 
@@ -139,6 +142,7 @@ def run_measures(tree: xr.DataTree) -> Measures:
         "route_accuracy": route_accuracy,
         "recovered": is_recovered,
         "seconds": float(tree.attrs.get("wall_time", np.nan)),
+        "evaluations": float(tree.attrs.get("evaluations", np.nan)),
     }
 
 
@@ -148,7 +152,7 @@ MEASURES = (
     *("log_lik", "accuracy", "rmse", *ROUTER_MEASURES),
     *("route_accuracy", "recovered", "seconds"),
 )
-OPTIONAL = ("gap", "accuracy", "rmse", "route_accuracy", "recovered")
+OPTIONAL = ("gap", "accuracy", "rmse", "route_accuracy", "recovered", "evaluations")
 
 
 def _router_measures(routing: xr.Dataset) -> Measures:
@@ -176,32 +180,48 @@ def _router_measures(routing: xr.Dataset) -> Measures:
 
 
 def _recovery(tree: xr.DataTree) -> tuple[float, float]:
-    """(accuracy on the worst layer, 1 where recovered), NaN without true routes."""
+    """(accuracy on the worst layer, 1 where recovered), NaN without true routes.
+
+    The mean over chains: of two that differ, the mode of both would be the first's.
+    """
     given = dataset(tree, "constant_data")
     if "routes_true" not in given or "site" not in given["routes_true"].dims:
         return np.nan, np.nan
     true = given["routes_true"].transpose("obs", "site").values
-    found = recovered(drawn_modes(tree).path, true)
-    return found.worst, float(found.recovered)
+    found = [recovered(modes.path, true) for modes in chain_modes(tree)]
+    return (
+        float(np.mean([each.worst for each in found])),
+        float(np.mean([each.recovered for each in found])),
+    )
+
+
+def log_likelihood(tree: xr.DataTree) -> xr.DataArray:
+    """(chain, draw, obs) log p(y_n|x_n) of a run, or of any tree of `from_pyro`.
+
+    Raises:
+        ValueError: There is none, or several and none of them is called y.
+    """
+    group = dataset(tree, "log_likelihood")
+    names = list(group)
+    if "y" not in names and len(names) != 1:
+        raise ValueError(
+            f"log_likelihood: got {names}, expected one variable, or one called 'y'"
+        )
+    values = group["y" if "y" in names else names[0]]
+    if set(values.dims) != {"chain", "draw", "obs"}:
+        own = [dim for dim in values.dims if dim not in ("chain", "draw")]
+        values = values.drop_vars(own, errors="ignore").stack(n=own, create_index=False)
+        values = values.rename(n="obs")
+    return values.transpose("chain", "draw", "obs").astype(np.float64)
 
 
 def pointwise_log_lik(tree: xr.DataTree) -> NDArray[np.float64]:
     """(N,) log of the mean over draws of p(y_n|x_n): the log predictive density."""
-    values = dataset(tree, "log_likelihood")["y"].transpose("chain", "draw", "obs")
-    rows = values.values.astype(np.float64).reshape(-1, values.sizes["obs"])
+    values = log_likelihood(tree)
+    rows = values.values.reshape(-1, values.sizes["obs"])
     best = np.maximum(rows.max(0), np.finfo(np.float64).min)  # -inf - -inf is NaN
     with np.errstate(divide="ignore"):
         return np.asarray(best + np.log(np.exp(rows - best).mean(0)))
-
-
-def module_use(router: xr.Dataset) -> list[NDArray[np.float64]]:
-    """Mean over examples of p(a_l|x): one (n_choices,) array a site, padding cut off.
-
-    Args:
-        router: The group `routing` of a run.
-    """
-    mean = router["router_probs"].astype(np.float64).mean("obs").values
-    return [row[:m] for row, m in zip(mean, router["n_choices"].values, strict=True)]
 
 
 def mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

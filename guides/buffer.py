@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -14,21 +15,32 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..models.checks import check_choice, check_count
+from .mapped import empty
 
 Score = Literal["joint", "likelihood", "prior"]
+_MOST = 2**62  # routes that are numbered by their choices alone
 
 
 class RouteBuffer(nn.Module):
     """Up to ``capacity`` distinct routes for each example, in int8 where M <= 127.
 
     It starts with one route an example, uniformly at random, as Kirsch et al. 2018 do;
-    with all routes where the capacity holds them. Memory: N x capacity x (L + 5) bytes.
+    with all routes where the capacity holds them. Memory: N x capacity x (L + 5) bytes,
+    of RAM or, with ``path``, of a file that the system keeps in RAM as far as there is
+    room. Rows are read and written in place; ``state_dict`` holds the tensors
+    themselves, no copy of them.
 
     Args:
         n_rows: Number of examples N (1 where the routing is static).
         n_choices: Number of choices at each of the L sites.
         capacity: Routes kept an example; no more than there are.
         seed: Of the random start.
+        path: A folder, on a disk with room for it, for a file that holds the routes in
+            place of RAM. The file has no name and goes with the buffer: what stays is
+            the checkpoint. The buffer then stays on the CPU.
+
+    Raises:
+        ValueError: If a size is not positive, or ``path`` is no folder.
 
     Attributes:
         routes: (N, capacity, L) int8 or int16.
@@ -47,27 +59,37 @@ class RouteBuffer(nn.Module):
         *,
         capacity: int = 1,
         seed: int | None = None,
+        path: str | Path | None = None,
     ) -> None:
         super().__init__()
         check_count("n_rows", n_rows)
         check_count("capacity", capacity)
         capacity = min(capacity, math.prod(n_choices))
+        self.n_choices = tuple(n_choices)
+        self._is_mapped = path is not None
         dtype = torch.int8 if max(n_choices) <= 127 else torch.int16
         shape = (n_rows, capacity)
+        sizes = (*shape, len(n_choices))
+        self.register_buffer("routes", empty(sizes, dtype, path).zero_())
+        scores = empty(shape, torch.float32, path)
+        self.register_buffer("scores", scores.fill_(-math.inf))
+        self.register_buffer("filled", empty(shape, torch.bool, path).zero_())
         if capacity == math.prod(n_choices):
             axes = [torch.arange(m, dtype=dtype) for m in n_choices]
-            routes = torch.cartesian_prod(*axes).reshape(1, capacity, -1)
-            routes = routes.repeat(n_rows, 1, 1)
-            filled = torch.ones(shape, dtype=torch.bool)
+            self.routes[:] = torch.cartesian_prod(*axes).reshape(capacity, -1)
+            self.filled.fill_(True)
         else:
             generator = None if seed is None else torch.Generator().manual_seed(seed)
-            routes = torch.zeros(*shape, len(n_choices), dtype=dtype)
             for site, m in enumerate(n_choices):
-                routes[:, 0, site] = torch.randint(m, (n_rows,), generator=generator)
-            filled = torch.arange(capacity).expand(shape) == 0
-        self.register_buffer("routes", routes)
-        self.register_buffer("scores", torch.full(shape, -math.inf))
-        self.register_buffer("filled", filled.contiguous())
+                start = torch.randint(m, (n_rows,), generator=generator)
+                self.routes[:, 0, site] = start
+            self.filled[:, 0] = True
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move it, as ``.to()`` asks; what is in a file stays there."""
+        if self._is_mapped:
+            return self
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @property
     def capacity(self) -> int:
@@ -79,8 +101,8 @@ class RouteBuffer(nn.Module):
     ) -> tuple[Int[Tensor, "capacity batch sites"], Bool[Tensor, "capacity batch"]]:
         """Routes of the given examples, the best first, and which places are filled."""
         return (
-            self.routes[index].transpose(0, 1).long(),
-            self.filled[index].transpose(0, 1),
+            _read(self.routes, index).transpose(0, 1).long(),
+            _read(self.filled, index).transpose(0, 1),
         )
 
     @torch.no_grad()
@@ -100,25 +122,48 @@ class RouteBuffer(nn.Module):
             scores: (C, B) what they are ranked by, all computed now; -inf or NaN
                 candidates are kept only where nothing better is there.
         """
-        n, capacity = len(candidates), self.capacity
+        kept = min(len(candidates), self.capacity)
         scores = scores.nan_to_num(-math.inf, math.inf, -math.inf)
-        same = (candidates.unsqueeze(0) == candidates.unsqueeze(1)).all(-1)  # (C, C, B)
-        earlier = torch.ones(n, n, dtype=torch.bool, device=same.device).tril(-1)
-        repeated = (same & earlier.unsqueeze(-1)).any(1)  # (C, B)
-        # Distinct candidates first, then by score; both sorts are stable.
-        order = scores.argsort(dim=0, descending=True, stable=True)
-        late = repeated.gather(0, order).long()
-        order = order.gather(0, late.argsort(dim=0, stable=True))[:capacity]
-        best = scores.gather(0, order)
-        filled = ~repeated.gather(0, order)
-        routes = candidates.gather(
-            0, order.unsqueeze(-1).expand(*order.shape, candidates.shape[-1])
-        )
-        kept = len(order)
-        self.routes[index, :kept] = routes.transpose(0, 1).to(self.routes.dtype)
-        self.scores[index, :kept] = best.transpose(0, 1).to(self.scores.dtype)
-        self.filled[index, :kept] = filled.transpose(0, 1)
-        self.filled[index, kept:] = False
+        repeated = _repeated(_numbers(candidates, self.n_choices))
+        # Distinct candidates first, then by score; the sort is stable.
+        least = torch.finfo(scores.dtype).min
+        rank = scores.clamp_min(least).masked_fill(repeated, -math.inf)
+        order = rank.argsort(dim=0, descending=True, stable=True)[:kept]
+        width = order.unsqueeze(-1).expand(*order.shape, candidates.shape[-1])
+        device = self.routes.device
+        at = index.to(device)
+
+        def write(values: Tensor, best: Tensor) -> None:
+            values[at, :kept] = best.transpose(0, 1).to(device, values.dtype)
+
+        write(self.routes, candidates.gather(0, width))
+        write(self.scores, scores.gather(0, order))
+        write(self.filled, ~repeated.gather(0, order))
+        self.filled[at, kept:] = False
+
+
+def _read(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of a buffer, where the index is."""
+    return values[index.to(values.device)].to(index.device)
+
+
+def _numbers(routes: Int[Tensor, "*batch sites"], n_choices: Sequence[int]) -> Tensor:
+    """A number for each route: equal where the routes are."""
+    number, size = routes[..., 0], n_choices[0]
+    for site, m in enumerate(n_choices[1:], 1):
+        if size * m > _MOST:  # numbered anew, by what occurs
+            number = number.unique(return_inverse=True)[1]
+            size = number.numel()
+        number, size = number * m + routes[..., site], size * m
+    return number
+
+
+def _repeated(number: Int[Tensor, "candidates batch"]) -> Bool[Tensor, "..."]:
+    """Which candidates an earlier one of the same example equals: by one sort."""
+    ordered, order = number.sort(dim=0, stable=True)
+    same = torch.zeros_like(number, dtype=torch.bool)
+    same[1:] = ordered[1:] == ordered[:-1]
+    return same.scatter(0, order, same)
 
 
 class BufferGuide(nn.Module):
@@ -142,6 +187,8 @@ class BufferGuide(nn.Module):
             E-step forgets them.
         interval: E-steps are done at every ``interval``-th call of the objective.
         seed: Of the buffer's random start.
+        path: A folder for the buffer's file, if it is to be none of RAM's: see
+            :class:`RouteBuffer`.
 
     References:
         Kirsch, Kunze, Barber 2018, arXiv:1811.05249, algorithm 1 (capacity 1);
@@ -161,6 +208,7 @@ class BufferGuide(nn.Module):
         include_incumbent: bool = True,
         interval: int = 1,
         seed: int | None = None,
+        path: str | Path | None = None,
     ) -> None:
         super().__init__()
         check_count("n_samples", n_samples)
@@ -173,13 +221,16 @@ class BufferGuide(nn.Module):
         self.score = score
         self.include_incumbent = include_incumbent
         self.interval = interval
-        self.buffer = RouteBuffer(n_rows, n_choices, capacity=capacity, seed=seed)
+        self.buffer = RouteBuffer(
+            n_rows, n_choices, capacity=capacity, seed=seed, path=path
+        )
 
     def probabilities(
         self, index: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch capacity"]:
         """Q of each place of the examples' buffers."""
-        filled, scores = self.buffer.filled[index], self.buffer.scores[index]
+        filled = _read(self.buffer.filled, index)
+        scores = _read(self.buffer.scores, index)
         scored = torch.isfinite(scores).any(-1, keepdim=True)
         logits = torch.where(scored, scores, torch.zeros_like(scores))
         return torch.softmax(logits.masked_fill(~filled, -math.inf), -1)
@@ -191,7 +242,7 @@ class BufferGuide(nn.Module):
         if index is None:
             index = torch.arange(len(x), device=x.device)
         rows = index.new_zeros(1) if self.static else index
-        places = self.buffer.routes[rows].long()  # (B, C, L)
+        places = self.buffer.rows(rows)[0].transpose(0, 1)  # (B, C, L)
         weight = self.probabilities(rows)  # (*samples, B, C)
         chosen = []
         plate = nullcontext() if self.static else pyro.plate("data", len(x), dim=-1)

@@ -33,6 +33,7 @@ from .posterior import (
     importance_posterior,
     sample_routes,
 )
+from .recover import Recover
 from .score_function import ScoreFunction
 from .weight_draws import WeightDraws
 
@@ -57,6 +58,7 @@ __all__ = [
     "Method",
     "NoisyTopK",
     "Objective",
+    "Recover",
     "ReinMax",
     "Relax",
     "RoutePosterior",

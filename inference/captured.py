@@ -35,7 +35,9 @@ class CapturedLoss:
     with the program, in value and gradient, on two batches. Where the program cannot be
     captured (Python that looks at tensors' values) or the two disagree, the program
     itself runs, and the log says so, once. Python state that changes as training goes
-    on (a temperature in an attribute) is captured as it stood.
+    on (a temperature in an attribute) is captured as it stood, but for ``train()`` and
+    ``eval()``, which make a graph each. A trusted graph does not look at the data's
+    values: ``fit`` has checked them.
 
     Args:
         loss: The loss of the model on some arguments: a scalar.
@@ -53,7 +55,11 @@ class CapturedLoss:
     ) -> None:
         self._loss = loss
         self._module = _LossModule(loss, model)
-        self._weights = dict(self._module.named_parameters())
+        self._parts = list(model.modules())
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        for name, _ in self._module.named_parameters():
+            path, _, own = name.rpartition(".")
+            self._places[name] = (self._module.get_submodule(path), own)
         self._compiler = compiler
         self._graphs: dict[Key, Graph] = {}
         self._agreed: dict[Key, int] = {}
@@ -64,9 +70,11 @@ class CapturedLoss:
         """The loss, differentiable once in the model's parameters."""
         if self._refused:
             return self._loss(*args)
-        learned = tuple([p.requires_grad for p in self._weights.values()])
-        key = (*map(_shape, args), self._module.training, learned)
-        named = {k: p for k, p in self._weights.items() if p.requires_grad}
+        # Looked up anew, since a parameter may be replaced; named_parameters is slow.
+        weights = {k: part._parameters[own] for k, (part, own) in self._places.items()}
+        named = {k: w for k, w in weights.items() if w is not None and w.requires_grad}
+        modes = tuple([part.training for part in self._parts])
+        key = (*map(_shape, args), modes, tuple(named))
         graph = self._graphs.get(key)
         if graph is not None and self._agreed[key] >= _TRUSTED_AFTER:
             return _replay(graph, list(named.values()), args)
@@ -150,6 +158,11 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # create_graph: what is given back has no graph
+            raise RuntimeError(
+                "a captured step is differentiable once, got create_graph=True: use "
+                "compile=None"
+            )
         if gradient.device.type == "cpu" and gradient.item() == 1.0:  # loss.backward()
             return (None, None, *ctx.gradients)
         return (None, None, *(gradient * g for g in ctx.gradients))
@@ -166,9 +179,12 @@ def _detached(weights: Any) -> list[Tensor]:
 
 
 def _shape(arg: Any) -> Any:
+    """What a graph depends on of an argument: all of it but tensors' values."""
     if isinstance(arg, Tensor):
-        return arg.shape, arg.dtype, arg.device
-    return arg
+        return arg.shape, arg.stride(), arg.dtype, arg.device
+    if isinstance(arg, Mapping):
+        return tuple([(key, _shape(value)) for key, value in arg.items()])
+    return tuple(map(_shape, arg)) if isinstance(arg, list | tuple) else arg
 
 
 def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""Exact sums over more routes than fit into memory at once."""
+"""Exact sums over more routes and examples than fit into memory at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .parts import whole_or_parts
 from .plan import MOST_ROUTES, check_memory, free_memory
 from .program import RoutedProgram
 from .structure import Structure
@@ -24,9 +25,11 @@ def sum_all_routes(
     data_scale: float = 1.0,
     memory_limit: int | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """log sum_a p(y, a | x), in chunks where the routes do not fit into memory at once.
+    """log sum_a p(y, a | x), in chunks where it does not fit into memory at once.
 
-    A chunk holds the first sites at one choice each and enumerates the others; its
+    Chunks are of some examples each (:func:`~latentroute.inference.parts.example_parts`
+    says when), or, where those cannot be told apart or one is too many, of some routes:
+    the first sites are held at one choice each and the others enumerated. A chunk's
     backward pass runs it again. The same result, at twice the forward's cost.
 
     Args:
@@ -44,20 +47,24 @@ def sum_all_routes(
     """
     structure = program.structure(*args)
     limit = free_memory() if memory_limit is None else memory_limit
-    n_held = _sites_to_hold(structure, n_examples, limit)
 
-    def part(prefix: tuple[int, ...]) -> Tensor:
-        terms = program.enumerate(*args, prefix=prefix)
+    def part(prefix: tuple[int, ...], *chunk: Any) -> Tensor:
+        terms = program.enumerate(*chunk, prefix=prefix)
         return sum_routes(terms, structure, data_scale=data_scale)
 
+    parts = whole_or_parts(program, args, n_examples, limit)
+    if len(parts) > 1:
+        sums = [checkpoint(part, (), *chunk, use_reentrant=False) for chunk in parts]
+        return torch.cat(sums)
+    n_held = _sites_to_hold(structure, n_examples, limit)
     if not n_held:
         check_memory(structure, n_examples, limit)
-        return part(())
-    parts = [
-        checkpoint(part, prefix, use_reentrant=False)
+        return part((), *args)
+    sums = [
+        checkpoint(part, prefix, *args, use_reentrant=False)
         for prefix in itertools.product(*map(range, structure.n_choices[:n_held]))
     ]
-    return torch.logsumexp(torch.stack(parts), 0)
+    return torch.logsumexp(torch.stack(sums), 0)
 
 
 def _sites_to_hold(structure: Structure, n_examples: int, limit: int) -> int:

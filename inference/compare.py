@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models.checks import check_count
 from ..models.layered import LayeredNetwork
-from .applies import refusals
+from .applies import try_methods
 from .fit import fit
 from .methods import METHODS, get_method
 from .objective import Method, Model
@@ -47,7 +47,8 @@ def compare(
     Every method of a seed starts from the same initial weights. A run that fails is
     kept as a node with an ``error`` attribute; the others go on. So is one of a method
     that does not apply to the model, with the attribute ``applies`` 0: each is tried on
-    one batch before any training.
+    one batch before any training, which also gives the attribute ``evaluations``:
+    module evaluations an example and step.
 
     Args:
         task: A task, or the name of one.
@@ -89,7 +90,7 @@ def compare(
         check_count(name, value)
     for method in chosen.values():
         method.check_steps(steps)
-    refused = refusals(
+    refused, evaluations = try_methods(
         lambda: _made(make, task, numbers[0]),
         chosen,
         task.train.x,
@@ -117,6 +118,7 @@ def compare(
                 progress,
                 regularisers,
                 refused.get(label),
+                evaluations.get(label),
             )
     if regularisers:
         settings["regularisers"] = repr(list(regularisers))
@@ -188,6 +190,7 @@ def _run(
     progress: bool,
     regularisers: Sequence[Regulariser],
     refused: str | None,
+    evaluations: float | None,
 ) -> DataTree:
     """One run as a tree; of a failed or refused one, the error alone."""
     from ..analysis import to_datatree
@@ -200,6 +203,8 @@ def _run(
         attrs[labels] = list(getattr(task, labels, None) or ())
     if refused is not None:
         return _empty({**attrs, "error": refused, "applies": 0})
+    if evaluations is not None:
+        attrs["evaluations"] = evaluations
     model, own = _made(make, task, seed)
     try:
         result = fit(

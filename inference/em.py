@@ -54,6 +54,8 @@ class TopKBuffer(Method):
         balance: Temperature in nats of E-steps that choose under balanced use of each
             site's modules in the minibatch
             (:func:`~latentroute.inference.sinkhorn.balance_scores`); ``None``: free.
+        path: A folder for the file that holds the buffer, N x K x (L + 5) bytes, in
+            place of RAM (:class:`~latentroute.guides.RouteBuffer`); ``None``: RAM.
 
     References:
         Abolafia et al. 2018, arXiv:1801.03526; Kirsch et al. 2018, arXiv:1811.05249.
@@ -68,6 +70,7 @@ class TopKBuffer(Method):
     include_incumbent: bool = True
     interval: int = 1
     balance: float | None = None
+    path: str | None = None
 
     summary: ClassVar[str] = "the best K routes of each example, and fresh samples"
     wiring: ClassVar[str] = "top-K buffer"
@@ -104,6 +107,7 @@ class TopKBuffer(Method):
             include_incumbent=self.include_incumbent,
             interval=self.interval,
             seed=seed,
+            path=self.path,
         )
 
     def objective(
@@ -143,6 +147,7 @@ class HardEM(Method):
         include_incumbent: Whether the buffered route competes in the E-step.
         interval: Steps from one E-step to the next.
         balance: As for :class:`TopKBuffer`: keeps modules in use.
+        path: As for :class:`TopKBuffer`: a folder for the buffer's file.
 
     References:
         Kirsch, Kunze, Barber 2018, arXiv:1811.05249, algorithm 1.
@@ -153,6 +158,7 @@ class HardEM(Method):
     include_incumbent: bool = True
     interval: int = 1
     balance: float | None = None
+    path: str | None = None
 
     summary: ClassVar[str] = "hard EM: the best route found so far of each example"
     wiring: ClassVar[str] = "hard EM"
@@ -171,6 +177,7 @@ class HardEM(Method):
             include_incumbent=self.include_incumbent,
             interval=self.interval,
             balance=self.balance,
+            path=self.path,
         )
 
     def objective(
@@ -222,6 +229,7 @@ class _BufferObjective(Objective):
         static = {site.name for site in structure.static_sites}
         scale = self._data_scale(len(x))
         rows = buffer_rows(guide.buffer, len(x), index, static=bool(static))
+        rows = rows.to(getattr(x, "device", None))  # a mapped buffer is on the CPU
         e_step = self.step % guide.interval == 0
         fresh = None
         if e_step or method.w_fresh:

@@ -15,7 +15,7 @@ from .posterior import check_latent
 from .program import RoutedProgram, all_routes
 from .structure import Structure
 from .terms import Terms
-from .weighted import by_route, enumerates, joint_parts, log_joint_of
+from .weighted import by_route, joint_parts, listed_parts, log_joint_of
 
 _BEAM = 256
 
@@ -48,10 +48,11 @@ def map_route(
 ) -> MapRoute:
     """The route of highest posterior probability, argmax_a p(a | x, y).
 
-    Exact by enumeration, where all routes fit into memory and are at most 65,536.
-    Otherwise a beam search: of the routers' choices so far the ``beam`` most probable
-    are kept at each decision, and at the end all kept routes are scored by the joint.
-    It sees y only then: a route that the router thinks little of is not found.
+    Exact by enumeration, where all routes of an example fit into memory and are at most
+    65,536; many examples are taken some at a time. Otherwise a beam search: of the
+    routers' choices so far the ``beam`` most probable are kept at each decision, and at
+    the end all kept routes are scored by the joint. It sees y only then: a route that
+    the router thinks little of is not found.
 
     A route that was left out has a prior probability of at most that of the best
     choices dropped. Where the targets are discrete its likelihood is at most 1, which
@@ -83,8 +84,16 @@ def map_route(
     program = RoutedProgram(model)
     structure = program.structure(*args)
     check_latent(structure)
-    if beam is None and enumerates(structure, structure.n_examples):
-        return _enumerated(program, args, structure)
+    parts = listed_parts(program, args) if beam is None else []
+    if parts:
+        found = [_enumerated(program, part, structure) for part in parts]
+        return MapRoute(
+            torch.cat([part.routes for part in found]),
+            torch.cat([part.log_joint for part in found]),
+            torch.cat([part.gap for part in found]),
+            torch.cat([part.uncovered for part in found]),
+            structure.names,
+        )
     if beam is not None:
         check_count("beam", beam)
     if len(structure.static_sites) not in (0, len(structure.sites)):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .chunks import sum_all_routes
-from .plan import check_memory
+from .parts import whole_or_parts
+from .plan import check_memory, free_memory
 from .program import RoutedProgram, all_routes
+from .structure import Structure
 from .tables import tabulate_routes
 
 
@@ -36,9 +40,10 @@ def log_marginal(
     """log p(y | x) with the routes summed out, by enumeration.
 
     Exact; differentiable in the parameters. A plate's scale is left aside.
-    Cost: one evaluation of the program at each of its routes, as one run or, where that
-    does not fit into memory, in chunks; and three plain runs to read its structure and
-    to see that it broadcasts.
+    Cost: one evaluation of the program at each of its routes, as one run or in chunks:
+    where the run does not fit into memory, and where no gradient is wanted, in 256 MiB
+    and less of examples; and some plain runs to read its structure and to see that it
+    broadcasts.
 
     Args:
         model: Any Pyro program with route sites.
@@ -73,12 +78,15 @@ def route_posterior(
 ) -> RoutePosterior:
     """The posterior p(a | x, y) over whole routes, by enumeration.
 
-    Exact; differentiable. Cost: as :func:`log_marginal`, and the table itself.
+    Exact; differentiable. Cost: as :func:`log_marginal`, and the table itself; with
+    gradients, which are those of a table joined from parts where it is made in parts,
+    twice that.
 
     Args:
         model: Any Pyro program with route sites.
         *args: What it takes, as for :func:`log_marginal`.
-        memory_limit: Bytes that the table may take; by default what is free.
+        memory_limit: Bytes that may be taken beside the table, which must fit into
+            what is free; by default all of that.
 
     Returns:
         All routes and their log-probabilities.
@@ -91,11 +99,39 @@ def route_posterior(
     structure = program.structure(*args)
     if not structure.sites:
         raise ValueError("every routing site is given: there is no posterior to list")
-    check_memory(structure, structure.n_examples, memory_limit)
-    joint = tabulate_routes(program.enumerate(*args), structure)
+    limit = free_memory() if memory_limit is None else memory_limit
+    parts = whole_or_parts(program, args, structure.n_examples, limit)
+    if len(parts) == 1:
+        check_memory(structure, structure.n_examples, limit)
     sites = structure.static_sites or structure.sites
+    log_probs = _posterior_table(program, structure, parts)
     return RoutePosterior(
-        routes=all_routes(sites).to(joint.device),
-        log_probs=torch.log_softmax(joint, -1),
+        routes=all_routes(sites).to(log_probs.device),
+        log_probs=log_probs,
         names=tuple(site.name for site in sites),
     )
+
+
+def _posterior_table(
+    program: RoutedProgram, structure: Structure, parts: list[tuple[Any, ...]]
+) -> Float[Tensor, "examples routes"]:
+    """Log p(a | x, y) of every route, some examples at a time."""
+
+    def part(*args: Any) -> Tensor:
+        joint = tabulate_routes(program.enumerate(*args), structure)
+        return torch.log_softmax(joint, -1)
+
+    if len(parts) == 1:
+        return part(*parts[0])
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(part, *p, use_reentrant=False) for p in parts])
+    n, at = structure.n_examples, 0
+    if 4 * n * structure.n_routes > free_memory():
+        check_memory(structure, n)
+    table = torch.empty(0)
+    for rows in starmap(part, parts):
+        if not at:
+            table = rows.new_empty(n, rows.shape[1])
+        table[at : at + len(rows)] = rows
+        at += len(rows)
+    return table

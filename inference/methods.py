@@ -29,6 +29,7 @@ from .estimators.unordered_set import UnorderedSet
 from .estimators.wake_sleep import WakeSleep
 from .exact import Exact
 from .objective import Method, Model, Objective
+from .recover import Recover
 from .regularisers import Regulariser
 from .score_function import ScoreFunction
 
@@ -55,6 +56,7 @@ METHODS: Mapping[str, Method] = {
     "unordered-set": UnorderedSet(),
     "importance": Importance(),
     "memory-augmented": MemoryAugmented(),
+    "recover": Recover(),
 }
 
 

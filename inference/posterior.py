@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..guides.router import RouterGuide
 from ..models.checks import check_count
 from .pareto import pareto_k
+from .parts import example_parts
+from .plan import free_memory
 from .program import RoutedProgram
 from .proposal import Proposal
 from .random import RandomStream
@@ -20,8 +22,8 @@ from .structure import Structure
 from .weighted import (
     draw_routes,
     enumerated_routes,
-    enumerates,
     importance_log_weights,
+    listed_parts,
     sampled_routes,
     stack_routes,
 )
@@ -137,9 +139,10 @@ def sample_routes(
 ) -> SampledRoutes:
     """Draw routes from the posterior p(a | x, y).
 
-    Exact, by enumeration, where all routes fit into memory and are at most 65,536.
-    Otherwise resampled, with replacement, from at least 1024 and 4 n importance samples
-    an example: then ``ess`` says what they are worth, and many draws are alike.
+    Exact, by enumeration, where all routes of an example fit into memory and are at
+    most 65,536; many examples are taken some at a time. Otherwise resampled, with
+    replacement, from at least 1024 and 4 n importance samples an example: then ``ess``
+    says what they are worth, and many draws are alike.
 
     Args:
         model: Any Pyro program with route sites.
@@ -163,14 +166,33 @@ def sample_routes(
     check_count("n", n)
     program, structure = _read(model, args)
     with RandomStream(seed)():
-        if enumerates(structure, structure.n_examples):
-            weighted = enumerated_routes(program, args, structure)
-            ess = torch.full_like(weighted.log_marginal, math.inf)
-        else:
-            s = max(_RESAMPLED, 4 * n)
-            weighted = sampled_routes(program, args, structure, s)
-            ess = effective_sample_size(weighted.posterior)
-        return SampledRoutes(draw_routes(weighted, structure, n), ess, structure.names)
+        drawn, ess = zip(*_drawn(program, args, structure, n), strict=True)
+    return SampledRoutes(torch.cat(drawn, 1), torch.cat(ess), structure.names)
+
+
+def _drawn(
+    program: RoutedProgram, args: tuple[Any, ...], structure: Structure, n: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draws of some examples at a time, and what they are worth."""
+    listed = listed_parts(program, args)
+    for part in listed:
+        weighted = enumerated_routes(program, part, structure)
+        exact = torch.full_like(weighted.log_marginal, math.inf)
+        yield draw_routes(weighted, structure, n), exact
+    if listed:
+        return
+    s = max(_RESAMPLED, 4 * n)
+
+    def sampled_bytes(n_examples: int) -> int:
+        return s * structure.enumeration_bytes(n_examples, len(structure.sites))
+
+    n_examples = structure.n_examples
+    for part in example_parts(program, args, n_examples, sampled_bytes, free_memory()):
+        weighted = sampled_routes(program, part, structure, s)
+        yield (
+            draw_routes(weighted, structure, n),
+            effective_sample_size(weighted.posterior),
+        )
 
 
 def effective_sample_size(

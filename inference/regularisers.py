@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -27,6 +28,17 @@ class Regulariser(ABC):
     values and gradients are exact for the batch. Values are summed over sites, in nats.
     A static site is one example.
     """
+
+    def __post_init__(self) -> None:
+        for option in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if option.type in ("Schedule", Schedule) and not isinstance(
+                value, Schedule
+            ):
+                raise TypeError(
+                    f"{option.name} must be a schedule such as Constant(0.01), got "
+                    f"{value!r}"
+                )
 
     @abstractmethod
     def bonus(
@@ -137,6 +149,11 @@ class Tempering(Regulariser):
     """
 
     scale: Schedule = field(default_factory=lambda: Constant(1.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.scale(0), self.scale(sys.maxsize)) < 0:  # schedules are monotone
+            raise ValueError(f"scale must be >= 0 at every step, got {self.scale}")
 
     def bonus(self, log_probs: Sequence[Tensor], step: int) -> Tensor:
         """Zero: tempering changes the likelihood itself."""

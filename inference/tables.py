@@ -86,10 +86,11 @@ def logsumexp(values: Tensor, dim: int) -> Tensor:
     where the total is rounded to .06 nats (so not exp(values - total)), and zero, not
     NaN, where every value is -inf, a route that a program forbids.
     """
+    limits = torch.finfo(values.dtype)
     largest = values.detach().amax(dim, keepdim=True)
-    shifted = values - largest.clamp_min(torch.finfo(values.dtype).min)
+    shifted = values - largest.clamp(limits.min, limits.max)
     total = shifted.exp().sum(dim, keepdim=True)  # at least 1, or 0 at a forbidden one
-    return total.clamp_min(torch.finfo(values.dtype).tiny).log() + largest
+    return total.clamp_min(limits.tiny).log() + largest
 
 
 def _add(factors: list[Tensor]) -> Tensor:

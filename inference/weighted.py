@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .parts import example_parts
 from .plan import free_memory
 from .program import RoutedProgram, all_routes
 from .structure import Structure
@@ -42,6 +43,23 @@ def enumerates(structure: Structure, n_examples: int) -> bool:
         structure.n_routes <= MOST_ROUTES
         and structure.enumeration_bytes(n_examples) <= free_memory()
     )
+
+
+def listed_parts(
+    program: RoutedProgram, args: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    """The arguments of runs that list all routes of some examples each.
+
+    None where routes are too many, or where examples must be taken at once
+    (:func:`~latentroute.inference.parts.example_parts`) and do not fit into memory.
+    """
+    structure = program.structure(*args)
+    n, limit = structure.n_examples, free_memory()
+    if structure.n_routes > MOST_ROUTES:
+        return []
+    parts = example_parts(program, args, n, structure.enumeration_bytes, limit)
+    fits = len(parts) > 1 or structure.enumeration_bytes(n) <= limit
+    return parts if fits else []
 
 
 def enumerated_routes(

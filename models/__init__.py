@@ -1,6 +1,7 @@
 """Models p(y, a | x): Pyro programs with routing sites, and the parts they are of."""
 
 from .banks import ModuleBank
+from .gru import ModularGRU, ModularGRUCell
 from .heads import HEADS, BernoulliHead, CategoricalHead, NormalHead
 from .layered import LayeredNetwork, affine_tanh
 from .routers import GivenRouting, LinearRouter, MLPRouter, StaticRouter
@@ -15,6 +16,8 @@ __all__ = [
     "LayeredNetwork",
     "LinearRouter",
     "MLPRouter",
+    "ModularGRU",
+    "ModularGRUCell",
     "ModuleBank",
     "NormalHead",
     "SparseRouting",

@@ -15,6 +15,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from .categorical import Categorical
+
 Plan = Literal["auto", "enumerate", "sample"]
 _PLANS = get_args(Plan)
 T = TypeVar("T")
@@ -141,6 +143,7 @@ class Record(Messenger):
             return
         if self._assign is None:  # once is enough: programs are read before they run
             check_infer(msg["name"], msg["infer"])
+            _check_choices(msg)
         if msg["name"] in self.sites:
             raise ProgramError(
                 f"two sample statements are named {msg['name']!r}: give each its own"
@@ -211,6 +214,18 @@ def check_infer(name: str, infer: dict[str, Any]) -> None:
             f"site {name!r}: unknown route option {unknown[0]!r}; accepted: 'plan'"
         )
     _check_plan(name, options.get("plan", "auto"))
+
+
+def _check_choices(msg: Any) -> None:
+    """Refuse given values at which our Categorical, which looks at none, is nothing."""
+    fn, value = msg["fn"], msg["value"]
+    if not msg["is_observed"] or msg["mask"] is not None:
+        return
+    if isinstance(fn, Categorical) and not (inside := fn.support.check(value)).all():
+        raise ValueError(
+            f"site {msg['name']!r} must be given choices 0 .. "
+            f"{fn.logits.shape[-1] - 1}, got {value[~inside].flatten()[0].item()}"
+        )
 
 
 def _check_plan(name: str, plan: Any) -> None:

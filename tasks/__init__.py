@@ -17,6 +17,7 @@ from .options import did_you_mean, quoted
 from .own import from_tensors
 from .rules import Rules
 from .table import Table
+from .text import Text, TextTask
 
 __all__ = [
     "TASKS",
@@ -30,6 +31,8 @@ __all__ = [
     "Table",
     "Task",
     "TaskSpec",
+    "Text",
+    "TextTask",
     "from_tensors",
     "load",
 ]

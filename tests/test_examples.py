@@ -12,6 +12,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SMALL = {
     "given_routing": ["--steps", "150"],
     "kirsch_digits": ["--steps", "100", "--seeds", "1"],
+    "modular_gru": ["--steps", "100", "--words", "200"],
     "own_model": ["--steps", "100", "--seeds", "1"],
     "static_routing": ["--steps", "100"],
 }

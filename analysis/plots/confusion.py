@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from ..matching import UNMATCHED, match_modules, one_hot
+from ..truth import most_probable
 from .shown import (
     best_runs,
     n_choices,
@@ -104,12 +105,13 @@ def matched_shares(truth: NDArray[np.int64], probs: Floats) -> Matched:
         probs: (N, M) posterior over the modules found.
     """
     true = one_hot(truth, int(truth.max()) + 1)  # (N, R)
-    labels = match_modules(true, one_hot(probs.argmax(-1), probs.shape[1]))
+    modes = most_probable(probs[:, None])[:, 0]
+    labels = match_modules(true, one_hot(modes, probs.shape[1]))
     last = true.shape[1]  # unmatched modules stand behind all others
     order = np.argsort(np.where(labels == UNMATCHED, last, labels), kind="stable")
     with np.errstate(invalid="ignore"):
         shares = (true.T @ probs) / true.sum(0)[:, None]
-    accuracy = float((labels[probs.argmax(-1)] == truth).mean())
+    accuracy = float((labels[modes] == truth).mean())
     return Matched(shares[:, order], order.tolist(), accuracy)
 
 

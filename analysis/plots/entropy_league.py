@@ -20,7 +20,9 @@ PANELS: Mapping[str, str] = MappingProxyType(
         "relative_gradient": "those with gradient counted",
     }
 )
-_MARKS = "osD^vP*Xdh<>"
+_MARKS = "osD^vP*hXd><"
+_DASHES = ("--", "-.", ":")
+_LEAST = 1e-6  # smaller ratios are an exact sum's rounding
 
 
 def entropy_figure(summary: pd.DataFrame) -> StyledFigure:
@@ -57,20 +59,27 @@ def entropy_figure(summary: pd.DataFrame) -> StyledFigure:
 
 def _panel(axes: Axes, summary: pd.DataFrame, name: str) -> None:
     axes.axhline(1, color=REFERENCE, linewidth=1, linestyle=":")
-    groups = summary.groupby("method", sort=False)
-    for i, (method, group) in enumerate(groups):
+    in_part = whole = 0
+    for method, group in summary.groupby("method", sort=False):
         middle = group[name].to_numpy(float)
         low, high = (group[f"{name}_{end}"].to_numpy(float) for end in ("low", "high"))
-        bars = np.nan_to_num(np.stack([middle - low, high - middle]))
+        bars = np.nan_to_num(np.stack([middle - low, high - middle])).clip(0)
+        partly = str(method).endswith("*")
+        place = in_part if partly else whole
+        in_part, whole = in_part + partly, whole + (not partly)
         axes.errorbar(
             group["entropy"].to_numpy(float),
             middle,
             bars,
-            marker=_MARKS[i % len(_MARKS)],
-            linestyle="--" if str(method).endswith("*") else "-",
+            color=REFERENCE if partly else f"C{place % 7}",
+            linestyle=_DASHES[place % len(_DASHES)] if partly else "-",
+            marker=_MARKS[-1 - place % 4] if partly else _MARKS[place % 7],
             linewidth=1.4,
             elinewidth=1,
-            color=f"C{i % 10}",
+            markersize=6,
             label=str(method),
         )
     axes.set_yscale("log")
+    shown = summary[list(PANELS)].to_numpy(float)
+    shown = shown[shown > _LEAST]
+    axes.set_ylim(shown.min() / 2, shown.max() * 2)

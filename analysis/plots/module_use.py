@@ -56,6 +56,8 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
     sites = site_names(first)
     ranked = {method: _uses(found) for method, found in of.items()}
     looks = method_looks(list(by_method(tree)))
+    # of all panels, which share it; room below 0 for the marks of unused modules
+    top = max(float(use.high.max()) for uses in ranked.values() for use in uses)
     offsets = np.linspace(-0.5, 0.5, len(of) + 2)[1:-1] * SPREAD
     columns = min(COLUMNS, len(sites))
     rows = -(-len(sites) // columns)
@@ -67,12 +69,10 @@ def module_use(tree: xr.DataTree) -> StyledFigure:
         for i, (axes, site) in enumerate(zip(grid.flat, sites, strict=False)):
             for (method, uses), offset in zip(ranked.items(), offsets, strict=True):
                 _method(axes, uses[i], float(offset), looks[method], method)
-            # room below 0 for the marks of unused modules
-            highest = max(float(uses[i].high.max()) for uses in ranked.values())
             n_modules = n_choices(first)[i]
             even = f"1/M = {1 / n_modules:.2g}"
             axes.axhline(1 / n_modules, color=REFERENCE, linewidth=1, linestyle=":")
-            axes.set(title=f"{site}  ({even} dotted)", ylim=(-0.02 * highest, None))
+            axes.set(title=f"{site}  ({even} dotted)", ylim=(-0.02 * top, 1.05 * top))
             axes.set_xlim(0.5, n_modules + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
             axes.grid(False, axis="x")

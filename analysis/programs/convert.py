@@ -23,7 +23,7 @@ from .data import data_groups
 from .draws import Draws, read_draws
 from .elimination import Factor
 from .factors import value_of
-from .labels import Labels, Variables
+from .labels import Labels, Variables, check_coords
 from .layout import Layout, Program, as_trained, read_layout
 from .runs import as_integers, draw_prior, follow, predict
 from .scoring import Scored, Scorer
@@ -101,8 +101,8 @@ def from_pyro(
     Raises:
         TypeError: `guide_or_samples` is none of these.
         ValueError: A continuous latent site has no draws; draws are of other shapes;
-            a plate subsamples at random; or the discrete sites can be summed out
-            neither exactly nor by weighting.
+            a plate subsamples at random; `dims` or `coords` do not fit; or the discrete
+            sites can be summed out neither exactly nor by weighting.
 
     References:
         Obermeyer et al. 2019, arXiv:1902.03210 (the sums over discrete sites).
@@ -132,6 +132,7 @@ def from_pyro(
             groups |= _prior(program, layout, labels, prior_draws)
     groups |= data_groups(model, layout, labels, args, kwargs)
     labels.check_used()
+    check_coords(groups, coords or {})
     library = {
         "inference_library": "pyro",
         "inference_library_version": version("pyro-ppl"),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..groups import Group
 from .layout import Layout, SiteLayout
 from .names import split_number
 
@@ -133,6 +134,26 @@ class Labels:
                 f"dims of {name!r}: got {self._dims[name]}, expected as many as {dims}"
             )
         return self._dims[name]
+
+
+def check_coords(groups: Mapping[str, Group], coords: Mapping[str, Any]) -> None:
+    """Refuse labels of dims that there are not, or of another size.
+
+    Raises:
+        ValueError: Names the dim.
+    """
+    sizes = {
+        dim: size
+        for group in groups.values()
+        for dims, values in group.variables.values()
+        for dim, size in zip(dims, values.shape[-len(dims) :], strict=False)
+    }
+    for dim, labels in coords.items():
+        if sizes.get(dim) != len(labels):
+            raise ValueError(
+                f"coords of {dim!r}: got {len(labels)} labels, expected one each of "
+                f"{sizes} (dims and their sizes)"
+            )
 
 
 def find_families(layout: Layout) -> list[Family]:

@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from ..plots.style import number
 from ..runs import runs
 from ..summary import summary
+from .assets import HERE, as_json, policy, script, stylesheet
+from .explorer import explorer_data
 from .pictures import Picture
-from .table import COLUMNS, Column, cell, records, shown_columns
+from .table import COLUMNS, cell, records
+from .tables import tables
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 # Root attributes that have a place of their own on the page.
-PLACED = ("task", "description", "notes", "command", "prior_log_lik", "versions")
-
-
-class Cell(NamedTuple):
-    """A cell of the table: what one reads, and what sorts it."""
-
-    text: str
-    value: float | str
+PLACED = (
+    *("task", "description", "notes", "command", "prior_log_lik", "versions"),
+    *("class_names", "feature_names", "image_shape"),
+)
 
 
 class Failure(NamedTuple):
@@ -50,6 +49,9 @@ def render(
 ) -> Path:
     """Write the page of a comparison: one HTML file that needs nothing else.
 
+    Its content security policy lets the browser run this page's script alone and send
+    no request.
+
     Args:
         tree: A comparison, or one run.
         figures: Pictures to embed, in reading order.
@@ -63,7 +65,7 @@ def render(
         ValueError: If the tree is neither a comparison nor a run.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(HERE),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -71,47 +73,62 @@ def render(
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     text = environment.get_template("page.html").render(
-        **_content(tree), figures=figures, missing=dict(missing or {})
+        **_content(tree), **_own(), figures=figures, missing=dict(missing or {})
     )
     path = Path(out)
     path.write_text(text, encoding="utf-8")
     return path
 
 
+def _own() -> dict[str, Any]:
+    """What is the same on every page: no text from outside is in it."""
+    style, code = stylesheet(), script()
+    return {
+        "style": Markup(style),
+        "script": Markup(code),
+        "policy": policy(style, code),
+    }
+
+
 def _content(tree: xr.DataTree) -> dict[str, Any]:
-    """Everything on the page but the figures."""
-    table = summary(tree)
-    columns = shown_columns(table)
+    """Everything that the tree says, but the figures."""
     attrs = {str(name): _decoded(value) for name, value in tree.attrs.items()}
-    found = runs(tree)
+    made = runs(tree)
+    found, not_found = tables(tree)
+    examples = explorer_data(tree)
     return {
         "task": str(attrs.get("task", "a task")),
         "description": str(attrs.get("description", "")),
         "notes": [str(note) for note in attrs.get("notes", [])],
         "command": str(attrs.get("command", "")),
         "versions": attrs.get("versions", {}),
-        "columns": columns,
-        "rows": _rows(table, columns),
-        "lede": _lede(table, float(attrs.get("prior_log_lik", np.nan))),
-        "failures": [Failure(r.method, r.seed, r.error) for r in found if r.error],
-        "n_runs": len(found),
+        "n_methods": len({run.method for run in made}),
+        "tables": found,
+        "missing_tables": not_found,
+        "lede": _lede(tree, float(attrs.get("prior_log_lik", np.nan))),
+        "explorer": _explorer(examples) if examples else None,
+        "failures": [
+            Failure(run.method, run.seed, run.error)
+            for run in made
+            if run.error and run.applies
+        ],
+        "left_out": {r.method: r.error for r in made if not r.applies},
+        "n_runs": sum(run.applies for run in made),
         "settings": _settings(attrs),
     }
 
 
-def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
-    """The table's cells, the method first."""
-    return [
-        [
-            Cell(str(row["method"]), str(row["method"])),
-            *(Cell(cell(row, c), float(row[c.name])) for c in columns),
-        ]
-        for row in records(table)
-    ]
+def _explorer(examples: Mapping[str, Any]) -> dict[str, Any]:
+    """The explorer's data, and how many examples it has."""
+    first = examples["examples"][0]
+    # as_json has left no sign in it that HTML reads
+    data = Markup(as_json(examples))
+    return {"data": data, "shown": len(first["rows"]), "of": first["n"]}
 
 
-def _lede(table: pd.DataFrame, prior: float) -> str:
+def _lede(tree: xr.DataTree, prior: float) -> str:
     """The result in a sentence."""
+    table = summary(tree)
     finished = records(table[table["log_lik"].notna()])
     if not finished:
         return "No training finished."

@@ -39,10 +39,10 @@ def pictures(tree: xr.DataTree) -> tuple[list[Picture], dict[str, str]]:
     Returns:
         The pictures in reading order, and why the others are missing, by name.
     """
-    from ..plots import FIGURES
+    from ..plots import suited
 
     drawn, missing = [], {}
-    for name, draw in FIGURES.items():
+    for name, draw in suited(tree).items():
         try:
             figure = draw(tree)
         except ValueError as error:  # such as: no run finished, none kept a history

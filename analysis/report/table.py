@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "\N{EN DASH}"
 ERROR_SUFFIX = "_se"
+GUTTER = 3  # characters between the columns of a ruled table
 
 
 class Column(NamedTuple):
@@ -23,6 +24,8 @@ class Column(NamedTuple):
     label: str
     digits: int
     note: str
+    brief: bool = True
+    """Whether it is among those that a terminal is wide enough for."""
 
 
 COLUMNS = (
@@ -46,6 +49,14 @@ COLUMNS = (
         "learnt.",
     ),
     Column(
+        "gap",
+        "gap",
+        3,
+        "Test log-likelihood minus that of training on the exact marginal likelihood "
+        "(the method exact) from the same seed, in nats: what an approximation costs. "
+        "Not a gap to the model that made the data.",
+    ),
+    Column(
         "accuracy",
         "accuracy",
         3,
@@ -61,7 +72,7 @@ COLUMNS = (
     Column(
         "h_a",
         "H(A|X)",
-        3,
+        2,
         "How unsure the router is about one input: entropy of p(a|x), mean over test "
         "examples and layers, in nats. 0: always the same module for an input; log M: "
         "a module at random.",
@@ -69,27 +80,69 @@ COLUMNS = (
     Column(
         "h_b",
         "H(A)",
-        3,
+        2,
         "How evenly the M modules are used over all inputs: entropy of the mean of "
-        "p(a|x), mean over layers, in nats. log M: all alike; 0: one does everything. "
-        "H(A) minus H(A|X) is I(A;X), what a route tells about its input.",
+        "p(a|x), mean over layers, in nats. log M: all alike; 0: one does everything.",
+    ),
+    Column(
+        "mi_lower",
+        "I(A;X)",
+        2,
+        "What a route tells about its input: H(A) minus H(A|X), mean over layers, in "
+        "nats. Biased low, the more so the fewer the test examples.",
+    ),
+    Column(
+        "mi_upper",
+        "I(A;X) at most",
+        2,
+        "The same by leaving each example out of the mean that it is compared with: "
+        "biased high, infinite where an example has a module to itself.",
+        brief=False,
     ),
     Column(
         "dead",
         "dead",
         2,
         "Share of all modules that are used less than a tenth of an even share.",
+        brief=False,
+    ),
+    Column(
+        "collapsed",
+        "collapsed",
+        2,
+        "Share of trainings in which some layer has come down to one module: all its "
+        "others are dead.",
+    ),
+    Column(
+        "route_accuracy",
+        "routes right",
+        3,
+        "Share of test examples with the true module, on the worst layer: the most "
+        "probable whole route, modules matched to the true ones one to one.",
+        brief=False,
+    ),
+    Column(
+        "recovered",
+        "recovered",
+        2,
+        "Share of trainings in which at least 0.95 of the routes are right, on the "
+        "worst layer.",
     ),
     Column("seconds", "seconds", 1, "Wall time of one training."),
 )
 
 
-def shown_columns(table: pd.DataFrame) -> list[Column]:
-    """The columns that the table has something to say in; failures where there are."""
+def shown_columns(table: pd.DataFrame, *, brief: bool = False) -> list[Column]:
+    """The columns that the table has something to say in; failures where there are.
+
+    Args:
+        table: The summary.
+        brief: Only those that a terminal is wide enough for.
+    """
     shown = []
     for column in COLUMNS:
         values = table[column.name].to_numpy(float) if column.name in table else None
-        if values is None or np.isnan(values).all():
+        if values is None or np.isnan(values).all() or (brief and not column.brief):
             continue
         if column.name != "failed" or values.any():
             shown.append(column)
@@ -110,3 +163,32 @@ def cell(row: Mapping[str, Any], column: Column) -> str:
     error = float(row.get(column.name + ERROR_SUFFIX, np.nan))
     text = number(value, column.digits)
     return text if np.isnan(error) else f"{text} ± {number(error, column.digits)}"
+
+
+def blocks(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> list[tuple[list[str], list[list[str]]]]:
+    """A table cut into tables no wider than `width`, each with the first column.
+
+    Args:
+        headings: Of the columns.
+        rows: Cells, as many a row.
+        width: In characters; a single column may be wider.
+
+    Returns:
+        Headings and rows of each table, in order.
+    """
+    columns = list(zip(headings, *rows, strict=True))
+    widths = [max(map(len, column)) + GUTTER for column in columns]
+    cuts: list[list[int]] = []
+    for i in range(1, len(columns)):
+        if not cuts or widths[0] + sum(widths[j] for j in (*cuts[-1], i)) > width:
+            cuts.append([])
+        cuts[-1].append(i)
+    return [
+        (
+            [headings[j] for j in (0, *cut)],
+            [[row[j] for j in (0, *cut)] for row in rows],
+        )
+        for cut in cuts
+    ]

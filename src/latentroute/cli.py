@@ -71,6 +71,11 @@ COMMANDS = {
     "report": Command(
         "figures and report.html again, from a comparison.nc", ".cli_output", "report"
     ),
+    "benchmark": Command(
+        "speed, as ratios to the same mathematics in plain torch",
+        ".cli_benchmark",
+        "benchmark",
+    ),
     "methods": Command("the inference methods there are", ".cli_list", "methods"),
     "tasks": Command("what data there is to train on", ".cli_list", "tasks"),
 }

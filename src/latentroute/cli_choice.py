@@ -15,6 +15,7 @@ from .cli import UsageError
 DEFAULT_TASK = "digits"
 DEFAULT_METHODS = ("exact", "score-function", "hard-em", "topk-buffer")
 OWN_DATA_TASK = "table"
+ALL_METHODS = "all"
 
 
 class Choice(NamedTuple):
@@ -24,14 +25,16 @@ class Choice(NamedTuple):
         task: The task's name.
         methods: The methods' names.
         own_data: Whether the task is a table of the user's own.
-        spare: Other tasks and methods that a YAML file has options of: one file may
-            serve several runs.
+        spare: Other tasks, methods and regularisers that a YAML file has options of:
+            one file may serve several runs.
+        regularisers: The regularisers' names.
     """
 
     task: str
     methods: tuple[str, ...]
     own_data: bool
     spare: tuple[str, ...] = ()
+    regularisers: tuple[str, ...] = ()
 
 
 class _Scan(argparse.ArgumentParser):
@@ -64,10 +67,11 @@ def choose(words: Sequence[str], methods_flag: str) -> Choice:
         UsageError: If one of them does not exist.
     """
     from .inference import METHODS
+    from .inference.regularisers import REGULARISERS
     from .tasks import TASKS
 
     scan = _Scan(add_help=False, allow_abbrev=False)
-    for flag in ("task", "data", methods_flag):
+    for flag in ("task", "data", "regularisers", methods_flag):
         scan.add_argument(f"--{flag}")
     scan.add_argument("--config", action=_ScanConfig)
     scan.set_defaults(sections=set())
@@ -79,15 +83,38 @@ def choose(words: Sequence[str], methods_flag: str) -> Choice:
     if not own_data:
         known("--task", task, [name for name in TASKS if name != OWN_DATA_TASK])
     default = DEFAULT_METHODS if methods_flag == "methods" else DEFAULT_METHODS[:1]
-    methods = split_names(found[methods_flag] or default)
-    for method in methods:
-        known(f"--{methods_flag}", method, METHODS)
-    twice = sorted({method for method in methods if methods.count(method) > 1})
-    if twice:
-        raise UsageError(f"--{methods_flag}: {', '.join(twice)} is there twice")
+    asked = found[methods_flag]
+    methods = (
+        list(default) if asked in (None, []) else _split(f"--{methods_flag}", asked)
+    )
+    if methods_flag == "methods" and ALL_METHODS in methods:
+        if len(methods) > 1:
+            raise UsageError(f"--methods: {ALL_METHODS} stands alone: leave out others")
+        methods = list(METHODS)
+    _check_names(f"--{methods_flag}", methods, METHODS)
+    asked = found["regularisers"]
+    parts = [] if asked is None else _split("--regularisers", asked)
+    _check_names("--regularisers", parts, REGULARISERS)
     task = OWN_DATA_TASK if own_data else task
-    spare = sorted(found["sections"] & {*TASKS, *METHODS} - {task, *methods})
-    return Choice(task, tuple(methods), own_data, tuple(spare))
+    known_sections = {*TASKS, *METHODS, *REGULARISERS}
+    spare = sorted(found["sections"] & known_sections - {task, *methods, *parts})
+    return Choice(task, tuple(methods), own_data, tuple(spare), tuple(parts))
+
+
+def _check_names(flag: str, names: Sequence[str], accepted: Iterable[str]) -> None:
+    """Refuse an unknown name, and one that is there twice."""
+    for name in names:
+        known(flag, name, accepted)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"{flag}: {', '.join(twice)} is there twice")
+
+
+def _split(flag: str, value: Any) -> list[str]:
+    try:
+        return split_names(value)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def split_names(value: Any) -> list[str]:

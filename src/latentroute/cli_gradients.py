@@ -132,7 +132,7 @@ def _parser(choice: Choice) -> ArgumentParser:
         type=split_names,
         default=list(choice.methods),
         metavar="A,B",
-        help="inference methods, with commas between them",
+        help="inference methods, with commas between them; `all` for every one",
     )
     counts = (
         ("draws", 2000, "gradient draws of each method; 20000 for a proof"),

@@ -20,8 +20,8 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from .cli import PROG
-from .cli_choice import Choice
-from .cli_parts import is_part, part_config, part_names
+from .cli_choice import Choice, split_names
+from .cli_parts import is_part, is_schedule, part_config, part_names, schedule_text
 
 OWN_DATA = ("path", "target", "missing")  # fields of the table that have plain flags
 NETWORK = "network"
@@ -99,9 +99,10 @@ def base_parser(command: str, description: str, choice: Choice) -> ArgumentParse
     return parser
 
 
-def add_training(parser: ArgumentParser) -> None:
+def add_training(parser: ArgumentParser, choice: Choice) -> None:
     """Options of the training loop; ``compare`` has their defaults."""
     from .inference import compare
+    from .inference.regularisers import REGULARISERS
 
     defaults = inspect.signature(compare).parameters
     group = parser.add_argument_group("training")
@@ -117,6 +118,13 @@ def add_training(parser: ArgumentParser) -> None:
             flag, type=hint, default=defaults[name].default, metavar=kind, help=text
         )
     group.add_argument(
+        "--regularisers",
+        type=split_names,
+        default=list(choice.regularisers),
+        metavar="A,B",
+        help=f"parts added to the loss: {', '.join(REGULARISERS)}",
+    )
+    group.add_argument(
         "--threads",
         type=PositiveInt,
         default=1,
@@ -129,6 +137,7 @@ def add_training(parser: ArgumentParser) -> None:
 def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
     """The dotted options of the chosen task and methods and of the network."""
     from .inference import METHODS
+    from .inference.regularisers import REGULARISERS
     from .models import LayeredNetwork
     from .tasks import TASKS
 
@@ -149,8 +158,12 @@ def add_chosen(parser: ArgumentParser, choice: Choice) -> None:
         method = METHODS[name]
         title = f"method {name}: {method.summary}"
         _add_group(parser, name, title, options_of(method))
+    for name in choice.regularisers:
+        part = REGULARISERS[name]
+        title = f"regulariser {name}: {summary_of(part)}"
+        _add_group(parser, name, title, options_of(part))
     for name in choice.spare:
-        spec = METHODS.get(name) or TASKS[name]
+        spec = METHODS.get(name) or REGULARISERS.get(name) or TASKS[name]
         _add_group(parser, name, f"{name}: not chosen", options_of(spec))
 
 
@@ -162,6 +175,8 @@ def options_of(spec: Any) -> Iterator[Option]:
         hint = hints[field.name]
         if field.init and (is_plain(hint) or is_part(hint)):
             default = getattr(spec, field.name, None)
+            if is_schedule(hint):
+                hint, default = float | str, schedule_text(default)
             yield Option(field.name, hint, default, texts.get(field.name, ""))
 
 
@@ -218,6 +233,12 @@ def _metavar(hint: Any) -> str:
 
 def _braced(words: Iterable[object]) -> str:
     return f"{{{','.join(map(str, words))}}}"
+
+
+def summary_of(spec: Any) -> str:
+    """The first line of a part's docstring, without its full stop."""
+    first = (inspect.getdoc(type(spec)) or "").partition("\n")[0]
+    return _plain_text(first).removesuffix(".")
 
 
 def _help_texts(kind: type) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ COMPARISON_FILE = "comparison.nc"
 RUN_FILE = "run.nc"
 CHECKPOINT_FILE = "checkpoint.pt"
 OPTIONS_FILE = "config.yaml"
-PLAIN_WIDTH = 240  # a file or a pipe has no width: nothing is folded
+PLAIN_WIDTH = 2000  # a file or a pipe has no width: nothing is folded
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,14 +96,18 @@ def _finite(value: Any) -> Any:
 
 def print_summary(table: pd.DataFrame) -> None:
     """The summary table for people."""
-    from .analysis.report import cell, records, shown_columns
+    from .analysis.report import blocks, cell, records, shown_columns
 
-    columns = shown_columns(table)
+    columns = shown_columns(table, brief=True)
     rows = [
         [str(row["method"]), *(cell(row, column) for column in columns)]
         for row in records(table)
     ]
-    print_table(["method", *(column.label for column in columns)], rows)
+    headings = ["method", *(column.label for column in columns)]
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    for part in blocks(headings, rows, width):
+        print_table(*part)
 
 
 def finish(tree: xr.DataTree, files: Sequence[Path], *, as_json: bool) -> int:
@@ -117,7 +122,9 @@ def finish(tree: xr.DataTree, files: Sequence[Path], *, as_json: bool) -> int:
     from .analysis.report import records
 
     table = summary(tree)
-    failures = [run for run in runs(tree) if run.error]
+    found = runs(tree)
+    left_out = {run.method: run.error for run in found if not run.applies}
+    failures = [run for run in found if run.error and run.applies]
     if as_json:
         print_json(
             {
@@ -127,6 +134,7 @@ def finish(tree: xr.DataTree, files: Sequence[Path], *, as_json: bool) -> int:
                     {"method": run.method, "seed": run.seed, "error": run.error}
                     for run in failures
                 ],
+                "left_out": left_out,
                 "files": [str(path) for path in files],
             }
         )
@@ -134,6 +142,8 @@ def finish(tree: xr.DataTree, files: Sequence[Path], *, as_json: bool) -> int:
         print_summary(table)
     beside = f" and {len(files) - 1} files beside it" if len(files) > 1 else ""
     tell(f"wrote {files[-1]}{beside}")
+    for method, reason in left_out.items():
+        tell(f"{PROG}: {method} does not apply: {reason}")
     for run in failures:
         tell(f"{PROG}: failed: {run.method}, {run.seed}: {run.error}")
     return 1 if failures else 0

@@ -65,6 +65,11 @@ def _explain(parser: ArgumentParser, message: str, choice: Choice) -> str:
         action = _action(parser, part[1])
         accepted = f", expected one of {action.metavar}" if action else ""
         return f"{_flag(parser, part[1])}: got {part[2]!r}{accepted}"
+    union = re.match(
+        r'Parser key "([^"]+)": Does not validate.* Given value: (.*)', line
+    )
+    if union and (action := _action(parser, union[1])) and action.metavar:
+        return f"{_flag(parser, union[1])}: got {union[2]!r}, expected {action.metavar}"
     line = re.sub(
         r'^Parser key "([^"]+)": ?', lambda m: f"{_flag(parser, m[1])}: ", line
     )
@@ -77,11 +82,16 @@ def _explain(parser: ArgumentParser, message: str, choice: Choice) -> str:
 def _unknown(parser: ArgumentParser, name: str, choice: Choice) -> str:
     """What to say of an option that there is not."""
     from .inference import METHODS
+    from .inference.regularisers import REGULARISERS
     from .tasks import TASKS
 
     key = name.partition(".")[0]
-    chosen = {choice.task, *choice.methods}
-    for flag, names in (("--task", TASKS), ("--methods", METHODS)):
+    chosen = {choice.task, *choice.methods, *choice.regularisers}
+    for flag, names in (
+        ("--task", TASKS),
+        ("--methods", METHODS),
+        ("--regularisers", REGULARISERS),
+    ):
         if key.replace("_", "-") in names and key.replace("_", "-") not in chosen:
             return f"--{name} belongs to {flag} {key}, which is not chosen"
     flags = [f for action in parser._actions for f in action.option_strings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,11 @@ from .cli_output import (
     writable_folder,
 )
 from .cli_parse import parse
+from .cli_parts import with_schedules
 
 if TYPE_CHECKING:
     from .inference import Fit, Method
+    from .inference.regularisers import Regulariser
     from .tasks import Task
 
 
@@ -39,6 +42,7 @@ def compare(words: Sequence[str]) -> int:
     choice = choose(words, "methods")
     options, config = parse(_compare_parser(choice), words, choice)
     methods = {name: _method(name, options) for name in choice.methods}
+    parts = _regularisers(choice, options)
     out = writable_folder(options.out or f"runs/{_name(choice, options)}")
     task = _task(choice, options)
     _use_threads(options.threads)
@@ -55,6 +59,7 @@ def compare(words: Sequence[str]) -> int:
         batch_size=options.batch_size,
         lr=options.lr,
         draws=options.draws,
+        regularisers=parts,
         progress=True,
     )
     (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
@@ -71,7 +76,7 @@ def train(words: Sequence[str]) -> int:
         raise UsageError(f"--method takes one name, got {', '.join(choice.methods)}")
     options, config = parse(_train_parser(choice), words, choice)
     (name,) = choice.methods
-    method = _method(name, options)
+    method, parts = _method(name, options), _regularisers(choice, options)
     default_out = f"runs/{_name(choice, options)}-{name}"
     out = writable_folder(options.out or default_out)
     task = _task(choice, options)
@@ -80,7 +85,7 @@ def train(words: Sequence[str]) -> int:
     from .analysis import save, to_datatree
 
     _use_threads(options.threads)
-    result = _fit(task, method, options, out)
+    result = _fit(task, method, parts, options, out)
     (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
     tree = to_datatree(
         result.evaluated,
@@ -95,13 +100,20 @@ def train(words: Sequence[str]) -> int:
             "wall_time": result.seconds,
             "command": shlex.join([PROG, "train", *words]),
         },
+        weight_draws=result.weight_draws,
     )
     saved = save(tree, out / RUN_FILE)
     tell(f"`{PROG} report {shlex.quote(str(out))}` draws its figures")
     return finish(tree, [saved], as_json=options.json)
 
 
-def _fit(task: Task, method: Method, options: Namespace, out: Path) -> Fit:
+def _fit(
+    task: Task,
+    method: Method,
+    regularisers: Sequence[Regulariser],
+    options: Namespace,
+    out: Path,
+) -> Fit:
     """Train the default network, with checkpoints under ``out``."""
     import torch
 
@@ -116,6 +128,7 @@ def _fit(task: Task, method: Method, options: Namespace, out: Path) -> Fit:
         batch_size=options.batch_size,
         lr=options.lr,
         seed=options.seed,
+        regularisers=regularisers,
         progress=True,
         checkpoint=out,
         checkpoint_every=options.checkpoint_every,
@@ -161,7 +174,7 @@ def _compare_parser(choice: Choice) -> ArgumentParser:
         type=split_names,
         default=list(choice.methods),
         metavar="A,B",
-        help="inference methods, with commas between them",
+        help="inference methods, with commas between them; `all` for every one",
     )
     group.add_argument(
         "--seeds",
@@ -171,7 +184,7 @@ def _compare_parser(choice: Choice) -> ArgumentParser:
         help="trainings of each method, from seeds 0, 1 and so on",
     )
     _add_output(group, "runs/TASK")
-    add_training(parser)
+    add_training(parser, choice)
     add_chosen(parser, choice)
     return parser
 
@@ -208,7 +221,7 @@ def _train_parser(choice: Choice) -> ArgumentParser:
         metavar="INT",
         help="steps between checkpoints",
     )
-    add_training(parser)
+    add_training(parser, choice)
     add_chosen(parser, choice)
     return parser
 
@@ -225,12 +238,28 @@ def _add_output(group: Any, default: str) -> None:
 
 def _method(name: str, options: Namespace) -> Method:
     """A method with the options given to it."""
-    from .inference import get_method
+    from .inference import METHODS, get_method
 
     try:
-        return get_method(name, **_values(options, name))
+        values = with_schedules(METHODS[name], _values(options, name))
+        return get_method(name, **values)
     except ValueError as error:
         raise UsageError(f"--{name}: {error}") from error
+
+
+def _regularisers(choice: Choice, options: Namespace) -> tuple[Regulariser, ...]:
+    """The regularisers with the options given to them."""
+    from .inference.regularisers import REGULARISERS
+
+    found = []
+    for name in choice.regularisers:
+        part = REGULARISERS[name]
+        try:
+            values = with_schedules(part, _values(options, name))
+        except ValueError as error:
+            raise UsageError(f"--{name}: {error}") from error
+        found.append(dataclasses.replace(part, **values))  # type: ignore[type-var]
+    return tuple(found)
 
 
 def _name(choice: Choice, options: Namespace) -> str:

@@ -90,6 +90,19 @@ def test_what_is_impossible_and_happens_costs_everything():
     assert found.brier[0] == pytest.approx((2 + 0.5) / 2)
 
 
+def test_what_was_never_said_and_happens_counts_as_missed():
+    """Not as a hit of its neighbour: fewer modules than true ones, a collapsed site."""
+    p = np.zeros((10, 1, 4))
+    p[:, 0, 0] = 1.0
+    truth = np.repeat([0, 1], 5)[:, None]
+    found = reliability(p, truth)
+    assert found.pairs[0].tolist() == [10] + [0] * 8 + [10]  # choices 0 and 1
+    assert found.said[0, [0, -1]].tolist() == [0.0, 1.0]
+    assert found.seen[0, [0, -1]].tolist() == [0.5, 0.5]
+    assert found.ece[0] == 0.5
+    assert found.ece_floor[0] == 0.0
+
+
 def test_choices_that_a_site_does_not_have_change_nothing():
     p, truth = simulated(n=400)
     padded = np.concatenate([p, np.zeros((400, 2, 2))], -1)
@@ -116,6 +129,19 @@ def test_coverage_by_hand():
     np.testing.assert_allclose(exact.seen[:, 0], exact.levels, atol=1e-3)
     assert (exact.low <= exact.seen).all() and (exact.seen <= exact.high).all()
     assert (exact.high[1:4, 1] < exact.levels[1:4]).all()  # the negative control
+
+
+@pytest.mark.parametrize(
+    ("pit", "levels", "match"),
+    [
+        ([0.5, np.nan], (0.5,), "pit: got nan, expected numbers in"),
+        ([0.5, 1.5], (0.5,), "pit: got 1.5, expected numbers in"),
+        ([0.5], (50,), "levels: got .50,., expected probabilities"),
+    ],
+)
+def test_coverage_of_what_is_no_pit_is_refused(pit, levels, match):
+    with pytest.raises(ValueError, match=match):
+        coverage(pit, levels=levels)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,15 @@ def test_what_has_no_labels_is_put_end_to_end(run_tree):
     assert joined.attrs["method"] == "exact"
 
 
+def test_what_runs_do_not_say_their_chains_do_not_either(run_tree):
+    trees = [run_tree() for _ in range(2)]
+    for tree in trees:
+        tree.attrs = {"method": "exact"}
+    joined = join_chains(trees)
+    assert not {"seed", "seeds", "wall_time"} & set(joined.attrs)
+    assert np.isnan(summary(joined).loc["exact", "seconds"])
+
+
 def test_trainings_may_be_of_other_lengths(run_tree):
     short = run_tree()
     short["training"] = xr.DataTree(short["training"].to_dataset().isel(step=slice(20)))
@@ -199,6 +208,18 @@ def test_other_data_draws_or_sites_are_refused(run, run_tree):
         join_chains([run, fewer])
     with pytest.raises(ValueError, match="a run that failed has none"):
         join_chains([run, xr.DataTree()])
+
+
+def test_other_methods_are_no_chains(run):
+    other = run.copy(deep=True)
+    other.attrs["method"] = "hard-em"
+    with pytest.raises(ValueError, match="the method 'hard-em', expected that of"):
+        join_chains([run, other])
+    comparison = xr.DataTree.from_dict({"exact/seed_0": run})
+    with pytest.raises(TypeError, match="got a DataTree, expected a list of runs"):
+        join_chains(comparison)
+    with pytest.raises(ValueError, match=r"a run has it: tree\['method/seed_0'\]"):
+        match_chains(comparison)
 
 
 def in_two_chains(run, other):

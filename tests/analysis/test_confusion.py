@@ -7,6 +7,7 @@ import pytest
 
 from latentroute.analysis.datatree import tree_from_evaluation
 from latentroute.analysis.plots import confusion
+from latentroute.analysis.plots.confusion import matched_shares
 
 
 @pytest.fixture
@@ -149,3 +150,11 @@ def test_truth_of_another_number_of_decisions_is_none(known):
     tree, _, _ = known(routes=np.zeros((60, 3), dtype=np.int64))
     with pytest.raises(ValueError, match="got no true routes"):
         confusion(tree)
+
+
+def test_ties_do_not_depend_on_what_modules_are_called():
+    truth = np.array([0, 0, 1, 1, 1])
+    probs = np.array([[1.0, 0], [0.5, 0.5], [0.5, 0.5], [0, 1.0], [0, 1.0]])
+    found, renamed = (matched_shares(truth, p) for p in (probs, probs[:, ::-1]))
+    assert found.accuracy == renamed.accuracy == 0.8  # ties go to the module used most
+    np.testing.assert_array_equal(found.shares, renamed.shares)

@@ -2,11 +2,14 @@
 
 import arviz_stats
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 import xarray as xr
 from scipy import stats
 
-from latentroute.analysis import model_comparison
+from latentroute.analysis import from_pyro, model_comparison
 from latentroute.analysis.chains import join_chains
 from latentroute.analysis.model_comparison import compare_elpd, elpd_from_pointwise
 
@@ -173,3 +176,32 @@ def test_options(models):
         compare_elpd(models, estimate="waic")
     with pytest.raises(ValueError, match="models: got none"):
         compare_elpd({})
+
+
+def test_trees_of_from_pyro_are_compared_as_they_are():
+    """Under their own names of sites and plates; against ours; against ArviZ's LOO."""
+    torch.manual_seed(0)
+    data = torch.randn(12)
+    draws = {"w": 0.3 * torch.randn(400)}
+
+    def model(y, scale):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("seen", dist.Normal(w, scale), obs=y)
+
+    trees = {
+        name: from_pyro(model, draws, data, scale, prior_draws=0)
+        for name, scale in (("right", 1.0), ("wide", 4.0))
+    }
+    elpd = compare_elpd(trees)["elpd"]
+    each = dist.Normal(draws["w"][:, None], 1.0).log_prob(data)
+    by_hand = (each.logsumexp(0) - np.log(400)).sum().item()
+    assert elpd["right"] == pytest.approx(by_hand, rel=1e-5)
+    assert elpd["wide"] < elpd["right"]
+    found = compare_elpd(trees, estimate="loo").loc["right", "elpd"]
+    assert found == pytest.approx(arviz_stats.loo(trees["right"]).elpd, abs=0.02)
+    two = trees["right"].copy()
+    group = two["log_likelihood"].to_dataset()
+    two["log_likelihood"] = xr.DataTree(group.assign(more=group["seen"]))
+    with pytest.raises(ValueError, match=r"got \['seen', 'more'\], expected one"):
+        compare_elpd({"two": two})

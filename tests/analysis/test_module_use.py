@@ -86,3 +86,14 @@ def test_padding_is_no_module(run_tree):
 @pytest.mark.parametrize("n_sites", [1, 4, 6])
 def test_a_panel_a_layer(run_tree, n_sites):
     assert len(module_use(run_tree(n_choices=(2,) * n_sites)).axes) == n_sites
+
+
+def test_every_panel_has_room_for_its_bars(run_tree):
+    """The panels share an axis: the first may not cut off what is higher in others."""
+    run = run_tree(n=30, n_choices=(3, 3))
+    run["routing/router_probs"].values[:, 0] = 1 / 3
+    run["routing/router_probs"].values[:, 1] = [0.9, 0.1, 0.0]
+    for axes in module_use(run).axes:
+        _, _, (low, high) = drawn_shares(axes)["exact"]
+        assert axes.get_ylim()[0] < low.min()
+        assert axes.get_ylim()[1] > high.max()

@@ -54,3 +54,12 @@ def test_draws_of_all_chains_count(run_tree):
     )
     for a, b in zip(drawn_modes(run), drawn_modes(twice), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_ties_go_to_the_module_used_most_whatever_it_is_called(run_tree):
+    run = run_tree(n=3, n_choices=(2,), draws=4)
+    run["routing/route_probs"].values[:] = [[[0.5, 0.5]], [[0.2, 0.8]], [[0.1, 0.9]]]
+    mode = route_summary(run)["mode"].values
+    assert mode.tolist() == [[1], [1], [1]]
+    renamed = route_summary(permuted(run, [[1, 0]]))["mode"].values
+    assert (renamed == 1 - mode).all()

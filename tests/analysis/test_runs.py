@@ -3,13 +3,18 @@
 import pytest
 import xarray as xr
 
-from latentroute.analysis import runs
+from latentroute.analysis import join_chains, runs
 from latentroute.analysis.runs import by_method, finished, listed
 
 
 def test_one_run_is_itself(run_tree):
     (run,) = runs(run_tree(seed=3))
     assert (run.method, run.seed, run.error) == ("exact", "seed_3", "")
+
+
+def test_joined_chains_are_called_by_all_their_seeds(run_tree):
+    (run,) = runs(join_chains([run_tree(seed=seed) for seed in (0,) * 2]))
+    assert run.seed == "seeds_0_0"
 
 
 def test_comparison_in_its_own_order(comparison_tree):

@@ -133,3 +133,100 @@ def test_a_bare_function_is_refused_in_one_line():
         ValueError, match=r"compile needs a model that is an nn\.Module"
     ):
         build("exact", model, parameters=[torch.zeros(1)], compile="capture")
+
+
+class Moded(nn.Module):
+    """A program that is another one in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.3, -0.2]))
+
+    def forward(self, x, y=None):
+        x = x if self.training else 3 * x
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Categorical(logits=self.weight))
+            return pyro.sample("y", dist.Normal(a * x, 1.0), obs=y)
+
+
+def trusted(net, *args):
+    graph = build("exact", net, compile="capture")
+    for _ in range(2):
+        graph(*args)
+    return graph
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_train_and_eval_make_a_graph_each(training):
+    x = torch.linspace(-1, 1, 5)
+    net = Moded().train(training)
+    graph = trusted(net, x, x)
+    before = graph(x, x).item()
+    net.train(not training)
+    expected = build("exact", net)(x, x).item()
+    assert abs(expected - before) > 0.1  # they differ, or nothing is tested
+    for _ in range(3):
+        assert graph(x, x).item() == pytest.approx(expected, rel=1e-6)
+    assert graph._captured.n_captures == 2
+
+
+def test_a_parameter_that_is_replaced_counts():
+    x = torch.linspace(-1, 1, 5)
+    net = Moded()
+    graph = trusted(net, x, x)
+    net.weight = nn.Parameter(torch.tensor([-4.0, 4.0]))
+    loss = graph(x, x)
+    torch.testing.assert_close(loss, build("exact", net)(x, x))
+    (found,) = torch.autograd.grad(loss, [net.weight])
+    assert found.abs().max() > 0
+
+
+def test_a_second_derivative_is_refused_and_not_zero():
+    net = network()
+    graph = trusted(net, *data())
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(graph(*data()), list(net.parameters()), create_graph=True)
+
+
+def test_inputs_may_be_nested():
+    class Listed(Moded):
+        def forward(self, x, y=None):
+            return super().forward(x[0], y)
+
+    x = torch.linspace(-1, 1, 1)
+    net = Listed()
+    graph = trusted(net, [x], x)
+    torch.testing.assert_close(graph([x], x), build("exact", net)([x], x))
+    assert graph._captured.n_captures == 1
+
+
+def test_a_graph_is_trusted_on_two_batches_and_not_on_one(caplog):
+    class Later(Stateful):
+        """Moves on after a plain call and the capture."""
+
+        def forward(self, x, y=None):
+            self.calls += 1
+            with pyro.plate("data", len(x)):
+                a = pyro.sample("a", dist.Categorical(logits=self.weight))
+                loc = a * (2.0 if self.calls > self.last else 1.0)
+                return pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+    x, net = torch.zeros(3), Later()
+    net.last = torch.inf
+    graph = build("exact", net, compile="capture")
+    graph(x, x)
+    net.last = 0
+    expected = build("exact", net)(x, x).item()
+    for _ in range(2):
+        assert graph(x, x).item() == pytest.approx(expected, rel=1e-6)
+    (line,) = said(caplog)
+    assert "the graph gives other values" in line
+
+
+def test_the_gradient_of_a_multiple_is_that_multiple():
+    net = network()
+    graph, plain = trusted(net, *data()), build("exact", net)
+    found = gradients(-3.0 * graph(*data()), graph)
+    expected = gradients(-3.0 * plain(*data()), plain)
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)

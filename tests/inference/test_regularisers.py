@@ -256,3 +256,13 @@ def test_wrong_ones_are_refused():
     given = GivenRouting(net, torch.zeros(N, 2).long(), list(sites))
     with pytest.raises(ValueError, match="nothing to regularise"):
         build("exact", given, regularisers=[StateEntropy()])(*args)
+
+
+def test_a_number_is_no_schedule_and_a_likelihood_is_not_turned_round():
+    for kind in (*ALL, Tempering):
+        with pytest.raises(TypeError, match=r"must be a schedule such as Constant"):
+            kind(0.5)
+    for schedule in (Constant(-1.0), Linear(1, -0.1, 10), Linear(-0.1, 1, 10)):
+        with pytest.raises(ValueError, match="scale must be >= 0 at every step"):
+            Tempering(schedule)
+    assert Tempering(Linear(0.0, 1.0, 10)).likelihood_scale(5) == 0.5

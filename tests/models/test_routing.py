@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro import poutine
 
+from latentroute.inference import log_marginal
 from latentroute.models import GivenRouting, LayeredNetwork, route, route_sites
 from tests.exact import programs
 
@@ -137,3 +138,16 @@ def test_given_routes_are_saved_with_the_model():
     given = GivenRouting(net, torch.zeros(4, 1).long(), ["route_0"])
     assert "routes" in given.state_dict()
     assert len(list(given.parameters())) == len(list(net.parameters()))
+
+
+@pytest.mark.parametrize("wrong", [7, -1, 0.5, float("nan")])
+def test_given_routes_are_choices_of_their_site(wrong):
+    net = LayeredNetwork(
+        2, 1, n_layers=1, n_modules=3, hidden_features=2, head="normal"
+    )
+    routes = torch.tensor([[0], [1], [wrong], [2]])
+    given = GivenRouting(net, routes, ["route_0"])
+    message = rf"^site 'route_0' must be given choices 0 \.\. 2, got {wrong}"
+    with pytest.raises(ValueError, match=message):
+        log_marginal(given, x, y)
+    assert log_marginal(GivenRouting(net, torch.ones(4, 1), ["route_0"]), x, y).shape

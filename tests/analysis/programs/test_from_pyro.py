@@ -367,3 +367,18 @@ def test_refuses_what_holds_no_draws():
 def test_refuses_dims_that_do_not_fit(dims, message):
     with pytest.raises(ValueError, match=message):
         from_pyro(programs.local, {"w": torch.zeros(2, 5)}, DATA, dims=dims)
+
+
+@pytest.mark.parametrize("coords", [{"nothing": ["a"]}, {"rows": ["a", "b"]}])
+def test_refuses_coords_that_do_not_fit(coords):
+    def model(y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    draws = {"w": torch.zeros(2)}
+    named = from_pyro(model, draws, DATA, coords={"rows": range(1, len(DATA) + 1)})
+    assert named["observed_data"]["rows"].values.tolist()[0] == 1
+    dim = next(iter(coords))
+    with pytest.raises(ValueError, match=f"coords of '{dim}': got .* labels, expected"):
+        from_pyro(model, draws, DATA, coords=coords)

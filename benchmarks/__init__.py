@@ -1,0 +1,1 @@
+"""What the library costs and reaches, measured: each module says its command."""

@@ -1,0 +1,96 @@
+"""Ratios of two pieces of work, measured side by side in one run."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+_ROUND = 0.05  # seconds of processor time that one measurement should take
+
+
+class Ratio(NamedTuple):
+    """How much longer one piece of work takes than another.
+
+    Attributes:
+        name: What was measured.
+        setting: At which sizes.
+        ratio: Median over rounds of the time divided by the reference's.
+        low: Lower quartile of that.
+        high: Upper quartile.
+        reference: What it is divided by.
+        milliseconds: Median time of the work itself, for orientation alone.
+    """
+
+    name: str
+    setting: str
+    ratio: float
+    low: float
+    high: float
+    reference: str
+    milliseconds: float
+
+
+def ratio(
+    name: str,
+    setting: str,
+    work: Callable[[], object],
+    reference: str,
+    other: Callable[[], object],
+    *,
+    rounds: int = 15,
+) -> Ratio:
+    """Measure two pieces of work in turn, round by round.
+
+    In processor time of this process, which other programs on the machine change less
+    than the wall's; each round's ratio is of neighbours in time.
+
+    Args:
+        name: What is measured.
+        setting: At which sizes.
+        work: Does it once.
+        reference: What it is measured against.
+        other: Does that once.
+        rounds: Of both, after a first that does not count.
+    """
+    repeats = [_repeats(each) for each in (work, other)]
+    times = np.empty((rounds, 2))
+    with _collected():
+        for row in times:
+            for i, each in enumerate((work, other)):
+                row[i] = _seconds(each, repeats[i])
+    ratios = times[:, 0] / times[:, 1]
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    milliseconds = 1e3 * float(np.median(times[:, 0]))
+    return Ratio(name, setting, median, low, high, reference, milliseconds)
+
+
+def _repeats(work: Callable[[], object]) -> int:
+    """How often a round does it; the first times, which are slower, do not count."""
+    for _ in range(3):
+        work()
+    return max(1, round(_ROUND / max(_seconds(work, 1), 1e-6)))
+
+
+def _seconds(work: Callable[[], object], repeats: int) -> float:
+    begun = time.process_time()
+    for _ in range(repeats):
+        work()
+    return (time.process_time() - begun) / repeats
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """No garbage collection inside, as timeit has it."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

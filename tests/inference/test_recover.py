@@ -1,0 +1,149 @@
+"""Recovery: the prior against its density, starts, what is held out, what is chosen."""
+
+import pytest
+import torch
+
+from latentroute import tasks
+from latentroute.analysis.matching import match_modules, one_hot
+from latentroute.inference import (
+    Exact,
+    Recover,
+    build,
+    default_network,
+    evaluate,
+    fit,
+    log_marginal,
+    route_posterior,
+)
+from latentroute.inference.recover import log_prior, shuffled, split_rows
+from latentroute.models import LayeredNetwork
+
+SEED = 1  # at which the last start is not the best
+SHORT = {"start_steps": 4, "batch_size": 8}
+
+
+def make_net(seed=0):
+    torch.manual_seed(seed)
+    return LayeredNetwork(
+        2, 1, n_layers=1, n_modules=2, hidden_features=4, head="normal"
+    )
+
+
+def make_data(n=40):
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
+    return x, x.sum(1, keepdim=True).sin()
+
+
+def matrices(net):
+    return [p for n, p in net.named_parameters() if p.dim() > 1 and "bias" not in n]
+
+
+def test_the_loss_is_the_marginal_and_the_prior_by_their_definitions():
+    net, (x, y) = make_net(), make_data()
+    method = Recover()
+    loss = build(method, net, n_data=len(x))(x, y)
+    normal = torch.distributions.Normal(0.0, method.prior_scale(0))
+    zero = normal.log_prob(torch.zeros(()))
+    prior = sum((normal.log_prob(w) - zero).sum() for w in matrices(net))
+    expected = -log_marginal(net, x, y).mean() - prior / len(x)
+    torch.testing.assert_close(loss, expected)
+    own = log_prior(matrices(net), method.prior_scale(0))
+    torch.testing.assert_close(own.detach(), prior.detach())
+
+
+def test_scales_spread_over_their_range():
+    method = Recover(smallest=0.1, largest=10.0)
+    logs = torch.tensor([method.prior_scale(i) for i in range(8)]).log10().sort().values
+    assert logs.min() > -1 and logs.max() < 1
+    assert logs.diff().max() < 0.5  # no gap of more than a quarter of the range
+    assert Recover(smallest=0.5, largest=0.5).prior_scale(3) == pytest.approx(0.5)
+
+
+def test_a_start_keeps_a_tensors_entries_in_another_order():
+    weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    new = shuffled(weight, 1)
+    assert new.shape == weight.shape and not torch.equal(new, weight)
+    assert torch.equal(new.flatten().sort().values, weight.flatten().sort().values)
+    assert torch.equal(shuffled(weight, 1), new)
+    assert not torch.equal(shuffled(weight, 2), new)
+    assert torch.equal(shuffled(torch.zeros(3, 3), 1), torch.zeros(3, 3))
+
+
+def test_held_out_rows_are_not_trained_on():
+    seen, held = split_rows(50, 0.1, seed=3)
+    assert len(held) == 5 and sorted([*seen.tolist(), *held.tolist()]) == [*range(50)]
+    rows = set()
+    objective = build(
+        Recover(starts=2, **SHORT), make_net(), n_data=50, seed=3, example=None
+    )
+    objective.begin(20)
+    inner = objective._inner.forward
+    objective._inner.forward = lambda x, y, i: (
+        rows.update(i.tolist()),
+        inner(x, y, i),
+    )[1]
+    x, y = make_data(50)
+    for _ in range(8):
+        objective.advance(x, y, torch.arange(50))
+    assert rows and not rows & set(held.tolist())
+    for _ in range(12):  # the last phase takes them all
+        objective.advance(x, y, torch.arange(50))
+    assert rows & set(held.tolist())
+
+
+def test_the_best_start_goes_on():
+    """Each start is scored where it ends, and the last phase begins at the best."""
+    (x, y), scores, weights = make_data(), [], []
+    method = Recover(starts=4, **SHORT)
+    objective = build(method, make_net(), n_data=40, seed=SEED)
+    objective.begin(17)
+    _, held = split_rows(40, method.held_out, SEED)
+    for step in range(16):
+        if step % 4 == 0 and step:
+            scores.append(score(objective, x[held], y[held]))
+            weights.append(objective._weights())
+        objective.advance(x, y, torch.arange(40))
+    scores.append(score(objective, x[held], y[held]))
+    weights.append(objective._weights())
+    objective._turn(x, y, held)
+    best = scores.index(max(scores))
+    assert len(set(scores)) == 4 and best != 3  # else nothing had to be put back
+    assert objective._start == objective._best_start == best
+    assert objective._best_score == pytest.approx(max(scores))
+    for name, value in objective._weights().items():
+        assert torch.equal(value, weights[best][name])
+
+
+def score(objective, x, y):
+    return evaluate(objective.evaluated, x, y, draws=1).log_marginal.mean().item()
+
+
+def test_refusals_say_what_to_do():
+    for options, message in (
+        ({"final": 0.0}, "final must lie in"),
+        ({"held_out": 1.0}, "held_out must lie in"),
+        ({"smallest": 1.0, "largest": 0.5}, "in this order"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"starts": 0}, "starts must"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Recover(**options)
+    with pytest.raises(ValueError, match="3 starts of 4 steps take 12 steps"):
+        fit(make_net(), make_data(), Recover(starts=3, **SHORT), steps=12)
+    with pytest.raises(ValueError, match="n_data"):
+        build("recover", make_net())
+
+
+def test_two_clusters_are_told_apart_and_thirteen_of_fifteen_modules_are_idle():
+    task = tasks.load("clusters", seed=1, n_train=300, n_test=100)
+    torch.manual_seed(1)
+    net = default_network(task, n_modules=15)
+    method = Recover(inner=Exact(), start_steps=150, starts=2)
+    fit(net, task, method, steps=450, seed=1, log_every=450)
+    posterior = route_posterior(net, task.test.x, task.test.y)
+    modes = posterior.routes[posterior.log_probs.argmax(-1)][:, 0].numpy()
+    true = task.test.routes[:, 0].numpy()
+    for module in set(modes.tolist()):
+        assert len(set(true[modes == module].tolist())) == 1
+    labels = match_modules(one_hot(true, 2), one_hot(modes, 15))
+    assert (labels >= 0).sum() == 2
