@@ -1,7 +1,7 @@
 """Every method on digits and on composition: what it reached, and how it routes.
 
-``python3 benchmarks/comparison.py`` writes comparison_TASK.csv and comparison_TASK.md
-beside this file, from ``latentroute compare --methods all``. A comparison that lies
+``python -m latentroute.benchmarks.comparison`` writes comparison_TASK.csv and
+comparison_TASK.md beside this file, from ``latentroute compare --methods all``. A comparison that lies
 under runs/comparison-TASK already is not made again.
 """
 

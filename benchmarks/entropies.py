@@ -1,7 +1,7 @@
 """The league by path entropy: variance at equal evaluations, from sure to undecided.
 
-``python3 benchmarks/entropies.py`` writes entropies.csv, entropies.md and entropies.png
-beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4 samples, float64.
+``python -m latentroute.benchmarks.entropies`` writes entropies.csv, entropies.md and
+entropies.png beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4 samples, float64.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from gradients import VERSIONS
 
 from latentroute.analysis.entropy_league import entropy_league, summarise
 from latentroute.analysis.plots import save_figure
@@ -31,6 +30,8 @@ from latentroute.inference import (
 )
 from latentroute.inference.baselines import LearnedBaseline, MovingAverage, NoBaseline
 from latentroute.models import LayeredNetwork
+
+from .gradients import VERSIONS
 
 HERE = Path(__file__).parent
 LAYERS, MODULES, SAMPLES, EXAMPLES = 3, 4, 4, 8
@@ -113,7 +114,9 @@ def main() -> int:
         progress=True,
     )
     summary = summarise(table)
-    command = shlex.join(["python3", "benchmarks/entropies.py", *sys.argv[1:]])
+    command = shlex.join(
+        ["python", "-m", "latentroute.benchmarks.entropies", *sys.argv[1:]]
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "entropies.csv", index=False)
     text = [

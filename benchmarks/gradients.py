@@ -1,7 +1,7 @@
 """The proof: every method's gradient against brute force, 20,000 draws each.
 
-``python3 benchmarks/gradients.py`` writes gradients.csv, gradients.md and gradients.png
-beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4 samples wherever a
+``python -m latentroute.benchmarks.gradients`` writes gradients.csv, gradients.md and
+gradients.png beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4 samples wherever a
 method takes any, 4 examples, float64. Pyro's own estimators run beside ours; some of
 them join the examples of a batch in one weight, so they are run one draw a call, and a
 tenth as often.
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from pyro_estimators import CLAIMS, PyroEstimator
 
 from latentroute.analysis import gradient_report
 from latentroute.analysis.plots import gradient_league, save_figure
 from latentroute.inference import METHODS, Exact, Method, ScoreFunction
 from latentroute.inference.baselines import MovingAverage, NoBaseline
 from latentroute.models import LayeredNetwork
+
+from .pyro_estimators import CLAIMS, PyroEstimator
 
 HERE = Path(__file__).parent
 SAMPLES, EXAMPLES = 4, 4
@@ -156,7 +157,9 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = measure(options.draws, options.pyro_draws)
-    command = shlex.join(["python3", "benchmarks/gradients.py", *sys.argv[1:]])
+    command = shlex.join(
+        ["python", "-m", "latentroute.benchmarks.gradients", *sys.argv[1:]]
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "gradients.csv", index=False)
     text = f"# Gradients against brute force\n\n{about(table, command)}\n\n"

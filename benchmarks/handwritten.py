@@ -62,7 +62,8 @@ def score_function_loss(net: Network, x: Tensor, y: Tensor, n_samples: int) -> T
     at_y = log_lik.gather(-1, y.expand(n_samples, -1).unsqueeze(-1)).squeeze(-1)
     reward = at_y.detach()
     baseline = (reward.sum(0) - reward) / (n_samples - 1)
-    return -(at_y + (reward - baseline) * log_q).mean()
+    loss: Tensor = -(at_y + (reward - baseline) * log_q).mean()
+    return loss
 
 
 def sorted_affine(rows: Tensor, module: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

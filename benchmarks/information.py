@@ -1,6 +1,6 @@
 """Time and memory of `stream_information` on routing of any size.
 
-    python benchmarks/information.py --examples 1000000 --layers 4 --modules 16
+    python -m latentroute.benchmarks.information --examples 1000000 --modules 16
 
 Batches are drawn anew in each reading, so that what is measured is not the data.
 """

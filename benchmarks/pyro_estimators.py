@@ -17,7 +17,7 @@ from latentroute.inference import Method, Objective
 Kind = Literal[
     "Trace_ELBO", "TraceGraph_ELBO", "RenyiELBO", "ReweightedWakeSleep", "TraceTMC_ELBO"
 ]
-CLAIMS = {
+CLAIMS: dict[Kind, str | None] = {
     "Trace_ELBO": "elbo",
     "TraceGraph_ELBO": "elbo",
     "RenyiELBO": "importance",
@@ -53,7 +53,7 @@ class _PyroObjective(Objective):
         super().__init__(model, **options)
         self._guide = RouterGuide(model)
         if method.kind == "TraceTMC_ELBO":
-            self._guide = infer.config_enumerate(  # type: ignore[assignment]
+            self._guide = infer.config_enumerate(
                 self._guide, "parallel", expand=False, num_samples=method.n_samples
             )
             self._elbo = infer.TraceTMC_ELBO(max_plate_nesting=1)

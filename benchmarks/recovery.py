@@ -1,6 +1,6 @@
 """Are the true modules found? One JSON line a run; a killed run goes on where it was.
 
-    python benchmarks/recovery.py --line composition-2-4 --method recover
+    python -m latentroute.benchmarks.recovery --line composition-2-4 --method recover
 
 Settings were chosen on task and weight seeds from 100 on; here are 0 .. 9.
 A run's seed is that of its task and of its weights.

