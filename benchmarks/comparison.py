@@ -1,8 +1,8 @@
 """Every method on digits and on composition: what it reached, and how it routes.
 
 ``python -m latentroute.benchmarks.comparison`` writes comparison_TASK.csv and
-comparison_TASK.md beside this file, from ``latentroute compare --methods all``. A comparison that lies
-under runs/comparison-TASK already is not made again.
+comparison_TASK.md beside this file, from ``latentroute compare --methods all``. A
+comparison that lies under runs/comparison-TASK already is not made again.
 """
 
 from __future__ import annotations

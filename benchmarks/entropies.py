@@ -1,7 +1,8 @@
 """The league by path entropy: variance at equal evaluations, from sure to undecided.
 
 ``python -m latentroute.benchmarks.entropies`` writes entropies.csv, entropies.md and
-entropies.png beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4 samples, float64.
+entropies.png beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4
+samples, float64.
 """
 
 from __future__ import annotations

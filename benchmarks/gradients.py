@@ -1,10 +1,10 @@
 """The proof: every method's gradient against brute force, 20,000 draws each.
 
 ``python -m latentroute.benchmarks.gradients`` writes gradients.csv, gradients.md and
-gradients.png beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4 samples wherever a
-method takes any, 4 examples, float64. Pyro's own estimators run beside ours; some of
-them join the examples of a batch in one weight, so they are run one draw a call, and a
-tenth as often.
+gradients.png beside this file. L = 3 decisions of M = 4 modules (64 routes), S = 4
+samples wherever a method takes any, 4 examples, float64. Pyro's own estimators run
+beside ours; some of them join the examples of a batch in one weight, so they are run
+one draw a call, and a tenth as often.
 """
 
 from __future__ import annotations
