@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from ..analysis.language import (
     Reading,
@@ -35,6 +36,7 @@ from ..inference import Exact, HardEM, NoisyTopK, ScoreFunction, TopKBuffer
 from ..inference.fit import fit
 from ..inference.objective import Method
 from ..models import ModularGRU
+from ..models.categorical import Categorical
 from ..tasks import Split, Text, TextTask
 from .language_tables import lines_of, write_tables
 
@@ -82,6 +84,7 @@ def methods(k: int, n_samples: int) -> dict[str, Method]:
         "topk-buffer": TopKBuffer(capacity=2, n_samples=n_samples),
         "hard-em-10th": HardEM(n_samples=9, interval=10),
         "dense": Exact(),  # of one module: a plain GRU
+        "sum": ScoreFunction(n_samples=2),  # of K modules, always all: nothing to learn
     }
 
 
@@ -90,9 +93,11 @@ def cases(seeds: int) -> Iterator[Case]:
     for seed in range(seeds):
         for k in sorted({k for _, k in SIZES}):
             yield Case(1, k, "dense", seed)
+            if k > 1:
+                yield Case(k, k, "sum", seed)
     for seed in range(seeds):
         for method in methods(1, 2):
-            if method != "dense":
+            if method not in ("dense", "sum"):
                 yield from (Case(modules, k, method, seed) for modules, k in SIZES)
 
 
@@ -102,13 +107,28 @@ def network(case: Case, settings: Settings) -> ModularGRU:
     hidden = dense_width(width, case.k) if case.method == "dense" else width
     mixed = case.method in ("dense", "noisy-top-k")  # one site a step
     torch.manual_seed(case.seed)
-    return ModularGRU(
+    net = ModularGRU(
         settings.text.n_words,
         n_modules=case.modules,
         hidden_features=hidden,
         features=width,
         k=1 if mixed else case.k,
     )
+    if case.method == "sum":
+        net.routers = nn.ModuleList(Always(m, case.k) for m in range(case.k))
+    return net
+
+
+class Always(nn.Module):
+    """A router that knows one module only."""
+
+    def __init__(self, module: int, n_modules: int) -> None:
+        super().__init__()
+        self._only = torch.nn.functional.one_hot(torch.tensor(module), n_modules).log()
+
+    def forward(self, z: torch.Tensor) -> Categorical:
+        """All probability on that module, whatever is seen."""
+        return Categorical(self._only.expand(*z.shape[:-1], -1))
 
 
 def dense_width(width: int, k: int) -> int:
@@ -140,10 +160,10 @@ def measured(
         "h_b": reading.h_b,
         "shares": reading.shares.tolist(),
     }
-    if last and case.method not in ("dense", "noisy-top-k"):
+    if last and case.method not in ("dense", "sum", "noisy-top-k"):
         log_lik = sampled_log_lik(net, test.x, test.y, n_samples=16)
         seen["perplexity_sampled"] = (-log_lik.mean() / task.window).exp().item()
-    if last and case.modules > 1:
+    if last and case.method not in ("dense", "sum"):
         for label, words in (("words_read", test.x), ("words_next", test.y)):
             table = words_of_modules(reading.use, words, task.words, n_words=8)
             seen[label] = table.round(4).values.tolist()

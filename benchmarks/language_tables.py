@@ -30,7 +30,10 @@ LABELS = {
     "score-function": "score function",
     "noisy-top-k": "noisy top-k",
     "dense": "dense GRU",
+    "sum": "dense GRU, a sum of K",
 }
+UNROUTED = ("dense", "sum")
+OF_ROUTES = ("h_a", "h_b", "effective", "largest", "dead")
 COLUMNS = {  # of the table, with the digits shown
     "perplexity": ("perplexity", 1),
     "perplexity_sampled": ("routes summed out", 1),
@@ -47,7 +50,15 @@ CURVES = {  # panels of the figure, top to bottom
     "h_b": "H_b, nats",
     "effective": "modules in use",
 }
-COLOURS = ("C0", "C1", "C2", "C3", "C5", REFERENCE)  # C4 is as grey as the dense one's
+COLOURS = (
+    "C0",
+    "C1",
+    "C2",
+    "C3",
+    "C5",
+    REFERENCE,
+    "C6",
+)  # C4 is as grey as the dense one's
 SHOWN_WORDS = 5
 LEAST_SHARE = 0.01  # of a module whose words are shown
 
@@ -104,15 +115,15 @@ def measurements(lines: Sequence[dict[str, Any]], *, steps: int) -> pd.DataFrame
 
 def sizes_of(table: pd.DataFrame) -> list[tuple[int, int]]:
     """M and K of the modular networks."""
-    modular = table[table["method"] != "dense"]
+    modular = table[~table["method"].isin(UNROUTED)]
     return sorted(
         {(m, k) for m, k in zip(modular["modules"], modular["k"], strict=True)}
     )
 
 
 def rows_of(table: pd.DataFrame, size: tuple[int, int], method: str) -> pd.DataFrame:
-    """The measurements of one method at a size; the dense network's of that K."""
-    modules = 1 if method == "dense" else size[0]
+    """The measurements of one method at a size; the dense networks' of that K."""
+    modules = {"dense": 1, "sum": size[1]}.get(method, size[0])
     return table[
         (table["modules"] == modules)
         & (table["k"] == size[1])
@@ -128,14 +139,13 @@ def markdown(last: pd.DataFrame) -> str:
         for method, label in LABELS.items():
             rows = rows_of(last, size, method)
             if len(rows):
-                is_dense = method == "dense"
+                unrouted = method in UNROUTED
                 cells = [
-                    ""
-                    if is_dense and c in ("h_a", "h_b", "effective", "largest", "dead")
-                    else _spread(rows[c], digits)
+                    "" if unrouted and c in OF_ROUTES else _spread(rows[c], digits)
                     for c, (_, digits) in COLUMNS.items()
                 ]
-                sizes = ["1" if is_dense else str(size[0]), str(size[1])]
+                modules = rows["modules"].iloc[0]
+                sizes = [str(modules), str(size[1])]
                 lines.append([*sizes, label, str(len(rows)), *cells])
     return _joined(lines)
 
@@ -162,7 +172,7 @@ def words(last: pd.DataFrame) -> str:
     lines.append(["---"] * len(lines[0]))
     for method, label in LABELS.items():
         rows = rows_of(last, size, method)
-        if method == "dense" or not len(rows):
+        if method in UNROUTED or not len(rows):
             continue
         run = rows.sort_values("seed").iloc[0]
         share = run["shares"]
@@ -208,8 +218,13 @@ def curves(table: pd.DataFrame) -> StyledFigure:
                 axes.set_ylabel(label if column == 0 else "")
             panels[0, column].set_title(f"M = {size[0]}, K = {size[1]}")
             panels[-1, column].set_xlabel("step")
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", title="method")
+        drawn = [axes.get_legend_handles_labels() for axes in panels[0]]
+        named = {
+            label: line
+            for lines, labels in drawn
+            for line, label in zip(lines, labels, strict=True)
+        }
+        figure.legend(named.values(), named, loc="outside right upper", title="method")
         add_note(
             figure,
             "Thick: mean over seeds; thin: each seed. Perplexity on 250 test windows. "
@@ -222,7 +237,7 @@ def _panel(axes: Axes, table: pd.DataFrame, size: tuple[int, int], name: str) ->
     for i, (method, label) in enumerate(LABELS.items()):
         rows = rows_of(table, size, method)
         rows = rows[rows["step"] > 0] if name == "perplexity" else rows
-        if not len(rows) or (method == "dense" and name != "perplexity"):
+        if not len(rows) or (method in UNROUTED and name != "perplexity"):
             continue
         for _, run in rows.groupby("seed"):
             run = run.sort_values("step")
@@ -234,7 +249,7 @@ def _panel(axes: Axes, table: pd.DataFrame, size: tuple[int, int], name: str) ->
             mean.index,
             mean,
             color=COLOURS[i],
-            linestyle=DASHES[1] if method == "dense" else "-",
+            linestyle=DASHES[1] if method in UNROUTED else "-",
             marker=MARKERS[i],
             markersize=4,
             linewidth=1.8,

@@ -42,7 +42,7 @@ def without_seconds(lines):
 def test_every_case_is_run_measured_and_shown(out, task, capsys):
     language.begin(out, task, TINY)
     every = list(cases(1))
-    assert len(every) == 1 + 5
+    assert len(every) == 2 + 5
     for case in every:
         language.train(case, task, TINY, out)
     lines = lines_of(out)

@@ -240,3 +240,15 @@ def test_every_module_and_layer_starts_with_weights_of_its_own():
     for i in range(len(maps)):
         for j in range(i):
             assert not torch.equal(maps[i], maps[j])
+
+
+def test_large_numbers_whose_sum_overflows_are_finite():
+    net = make_net().float()
+    x = torch.full((N, F), 3e38)
+    assert torch.isinf(x.sum())
+    net.check(x, torch.zeros(N, dtype=torch.long))
+    x[2, 1] = torch.nan
+    with pytest.raises(
+        ValueError, match="x must be finite, got NaN or infinity at row 2"
+    ):
+        net.check(x)
