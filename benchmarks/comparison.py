@@ -22,7 +22,7 @@ from latentroute.analysis import load, runs, summary
 from latentroute.cli import main as latentroute
 from latentroute.inference import METHODS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent  # the clone, not the link to it
 RUNS = HERE.parent / "runs"
 SIZES = {  # by task: seeds, steps and what is set besides
     "digits": ["--seeds", "3", "--steps", "1000"],

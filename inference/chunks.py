@@ -14,7 +14,7 @@ from .parts import whole_or_parts
 from .plan import MOST_ROUTES, check_memory, free_memory
 from .program import RoutedProgram
 from .structure import Structure
-from .tables import sum_routes
+from .tables import logsumexp, sum_routes
 
 
 def sum_all_routes(
@@ -64,7 +64,7 @@ def sum_all_routes(
         checkpoint(part, prefix, *args, use_reentrant=False)
         for prefix in itertools.product(*map(range, structure.n_choices[:n_held]))
     ]
-    return torch.logsumexp(torch.stack(sums), 0)
+    return logsumexp(torch.stack(sums), 0).squeeze(0)
 
 
 def _sites_to_hold(structure: Structure, n_examples: int, limit: int) -> int:

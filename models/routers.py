@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -102,7 +102,7 @@ class GivenRouting(nn.Module):
     def __init__(
         self,
         model: Callable[..., Any],
-        routes: Int[Tensor, "*examples sites"],
+        routes: Shaped[Tensor, "*examples sites"],
         sites: list[str],
     ) -> None:
         super().__init__()

@@ -20,7 +20,9 @@ def benchmark(words: Sequence[str]) -> int:
     """``latentroute benchmark NAME [options]``."""
     names = ", ".join(BENCHMARKS)
     if not words or words[0] in ("-h", "--help"):
-        print(f"usage: {PROG} benchmark NAME [options]\n\nbenchmarks: {names}")
+        print(f"usage: {PROG} benchmark NAME [--out DIR] [--json] [options]\n")
+        print(f"benchmarks: {names}")
+        print(f"{PROG} benchmark NAME --help tells a benchmark's options.")
         return 0 if words else 2
     name, *rest = words
     if name not in BENCHMARKS:

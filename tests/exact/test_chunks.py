@@ -1,9 +1,13 @@
 """Exact sums in chunks: the same value and gradient in less memory."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from latentroute.inference import build, log_marginal
+from latentroute.inference.chunks import sum_all_routes
+from latentroute.inference.program import RoutedProgram
 from latentroute.inference.structure import read_structure
 from latentroute.models import LayeredNetwork
 
@@ -64,3 +68,23 @@ def test_what_does_not_fit_even_so_is_refused(case):
     net, x, y = case
     with pytest.raises(ValueError, match=r"27 routes \(3\^3\) of 6 examples.*KiB"):
         build("exact", net, memory_limit=1000)(x, y)
+
+
+def test_chunks_are_joined_accurately_far_from_zero():
+    torch.manual_seed(0)
+    logit = torch.zeros(2, requires_grad=True)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Categorical(logits=logit))
+            b = pyro.sample("b", dist.Categorical(torch.ones(2) / 2))
+            pyro.factor("y", -1e6 + 0.3 * a + 0.0 * b + 0.0 * x)
+
+    program = RoutedProgram(model)
+    args = (torch.zeros(1), None)
+    structure = program.structure(*args)
+    least = structure.enumeration_bytes(1, 1)
+    total = sum_all_routes(program, args, 1, memory_limit=least)
+    (gradient,) = torch.autograd.grad(total.sum(), logit)
+    share = torch.softmax(torch.tensor([0.0, 0.3125]), 0)  # as float32 rounds 1e6 + .3
+    torch.testing.assert_close(gradient, share - 0.5, atol=1e-5, rtol=0)

@@ -150,4 +150,5 @@ def test_given_routes_are_choices_of_their_site(wrong):
     message = rf"^site 'route_0' must be given choices 0 \.\. 2, got {wrong}"
     with pytest.raises(ValueError, match=message):
         log_marginal(given, x, y)
-    assert log_marginal(GivenRouting(net, torch.ones(4, 1), ["route_0"]), x, y).shape
+    right = GivenRouting(net, torch.ones(4, 1).long(), ["route_0"])
+    assert log_marginal(right, x, y).shape == (4,)
