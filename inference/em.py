@@ -36,9 +36,10 @@ class TopKBuffer(Method):
     At every ``interval``-th step an E-step proposes S routes from the router, scores
     them and the incumbents under the current parameters, and keeps the best K distinct
     ones. Biased for the ELBO, on purpose. Capacity 1 with w_fresh = 0 and w_buffer = 1
-    is hard EM of as many proposals; capacity |A| with w_fresh = 0 has the exact marginal's gradient. Unlike the
-    reference text's plain mean over fresh and buffered routes, a buffered route's
-    reward here never pushes it down. Cost: S + 2 K evaluations an example.
+    is hard EM of as many proposals; capacity |A| with w_fresh = 0 has the exact
+    marginal's gradient. Unlike the reference text's plain mean over fresh and buffered
+    routes, a buffered route's reward here never pushes it down. Cost: S + 2 K
+    evaluations an example.
 
     Args:
         capacity: K, routes kept an example.
