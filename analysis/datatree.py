@@ -184,7 +184,8 @@ def tree_from_evaluation(
         "inference_library_version": version("latentroute"),
     }
     tree = build_tree(groups, coords, attrs=library)
-    tree.attrs.update(root_attrs(attrs or {}, exact=evaluation.exact))
+    known = {"coupled": evaluation.coupled, **(attrs or {})}
+    tree.attrs.update(root_attrs(known, exact=evaluation.exact))
     return tree
 
 

@@ -64,7 +64,7 @@ def compare_elpd(
 
     Raises:
         ValueError: Other examples in one model than in another, an impossible example,
-            or a point estimate where *loo* is asked for.
+            or a point estimate, or a static site, where *loo* is asked for.
 
     References:
         Vehtari, Gelman, Gabry 2017 (arXiv:1507.04544); Yao et al. 2018
@@ -142,6 +142,11 @@ def _loo(tree: xr.DataTree, name: str) -> _LOO:
     """PSIS-LOO of log p(y|x), routes summed out, for weights that vary."""
     import xarray as xr
 
+    if tree.attrs.get("coupled"):
+        raise ValueError(
+            f"{name}: a static site joins the examples, so that none can be left out "
+            "alone: take estimate='held-out'"
+        )
     values = log_likelihood(tree)
     if (values == values.isel(draw=0)).all():
         raise ValueError(

@@ -50,6 +50,8 @@ class Evaluation(NamedTuple):
         exact: Whether routes were summed out by enumeration; otherwise by
             self-normalised importance sampling from the router, whose log_marginal is
             biased low.
+        coupled: Whether a static site joins the examples, so that the sum of
+            log_marginal is not the log-probability of all of them together.
     """
 
     names: tuple[str, ...]
@@ -61,6 +63,7 @@ class Evaluation(NamedTuple):
     predictive: Tensor | None
     y_draws: Tensor | None
     exact: bool
+    coupled: bool = False
 
 
 @torch.no_grad()
@@ -109,7 +112,8 @@ def evaluate(
         _cat(field, dim)
         for field, dim in zip(zip(*parts, strict=True), _DIMS, strict=True)
     ]
-    return Evaluation(structure.names, structure.n_choices, *joined, exact=exact)  # type: ignore[misc]
+    found = Evaluation(structure.names, structure.n_choices, *joined, exact=exact)  # type: ignore[misc]
+    return found._replace(coupled=structure.coupled)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Evaluation(NamedTuple):
     predictive: torch.Tensor
     y_draws: torch.Tensor
     exact: bool
+    coupled: bool = False
 
 
 class Data(NamedTuple):

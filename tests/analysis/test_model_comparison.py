@@ -9,9 +9,10 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from latentroute.analysis import from_pyro, model_comparison
+from latentroute.analysis import from_pyro, model_comparison, to_datatree
 from latentroute.analysis.chains import join_chains
 from latentroute.analysis.model_comparison import compare_elpd, elpd_from_pointwise
+from latentroute.models import LayeredNetwork
 
 
 def with_likelihood(run, values):
@@ -205,3 +206,20 @@ def test_trees_of_from_pyro_are_compared_as_they_are():
     two["log_likelihood"] = xr.DataTree(group.assign(more=group["seen"]))
     with pytest.raises(ValueError, match=r"got \['seen', 'more'\], expected one"):
         compare_elpd({"two": two})
+
+
+def test_no_example_of_a_static_route_is_left_out_alone(run_tree):
+    net = LayeredNetwork(
+        2,
+        2,
+        n_layers=1,
+        n_modules=2,
+        hidden_features=3,
+        routing="static",
+    )
+    x, y = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
+    run = to_datatree(net, (x, y), draws=3)
+    assert run.attrs["coupled"] == 1
+    assert run_tree().attrs["coupled"] == 0
+    with pytest.raises(ValueError, match="m: a static site joins the examples"):
+        compare_elpd({"m": run}, estimate="loo")
