@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.stats import norm
 from sklearn.isotonic import isotonic_regression
 
 from .arrays import entropy, to_numpy
 from .calibration_uniformity import checked_pit
+from .intervals import wilson
 
 Floats = NDArray[np.float64]
 
@@ -170,19 +170,6 @@ def coverage(pit: object, *, levels: Sequence[float] = LEVELS) -> Coverage:
         raise ValueError(f"levels: got {levels}, expected probabilities in (0, 1)")
     inside = (np.abs(2 * u - 1) <= q[:, None, None]).sum(1)
     return Coverage(q, inside / len(u), *wilson(inside, np.full(inside.shape, len(u))))
-
-
-def wilson(
-    hits: NDArray[np.integer], trials: NDArray[np.integer], *, prob: float = 0.95
-) -> tuple[Floats, Floats]:
-    """Wilson's interval of a share; NaN where there are no trials."""
-    z = norm.ppf((1 + prob) / 2)
-    n = np.where(trials > 0, trials, np.nan)
-    share = hits / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
-    # rounding must not shut out a share of 0 or 1
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)
 
 
 def _site(

@@ -184,7 +184,7 @@ def _rhat(draws: Draws) -> Values:
     out = np.empty(draws.shape[2])
     for kind, of_kind in (("split", binary), ("rank", ~binary)):
         if of_kind.any():
-            out[of_kind] = _arviz().rhat(
+            out[of_kind] = arviz_stats().rhat(
                 draws[:, :, of_kind], method=kind, chain_axis=0, draw_axis=1
             )
     return out
@@ -193,9 +193,10 @@ def _rhat(draws: Draws) -> Values:
 def _ess(draws: Draws, kind: str) -> Values:
     """(K,) effective sample sizes."""
     prob = TAIL if kind == "tail" else None
-    found = _arviz().ess(draws, method=kind, prob=prob, chain_axis=0, draw_axis=1)
+    found = arviz_stats().ess(draws, method=kind, prob=prob, chain_axis=0, draw_axis=1)
     return np.asarray(found, dtype=np.float64)
 
 
-def _arviz() -> Any:
+def arviz_stats() -> Any:
+    """ArviZ's statistics, imported late."""
     return import_module("arviz_stats")  # late: it takes seconds; and it is not typed

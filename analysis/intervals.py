@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,16 +100,30 @@ def success_rate(k: int, n: int, *, level: float = 0.95) -> Rate:
         >>> rate.rate, round(rate.low, 3), round(rate.high, 3)
         (0.9, 0.596, 0.982)
     """
-    from scipy.stats import binomtest
-
     if not 0 <= k <= n or n < 1:
         raise ValueError(
             f"success_rate: got {k} of {n} runs, expected 0 <= k <= n >= 1"
         )
     if not 0 < level < 1:
         raise ValueError(f"level: got {level}, expected a probability between 0 and 1")
-    ends = binomtest(int(k), int(n)).proportion_ci(level, method="wilson")
-    return Rate(k / n, float(ends.low), float(ends.high), int(k), int(n))
+    low, high = wilson(np.array(k), np.array(n), level=level)
+    return Rate(k / n, float(low), float(high), int(k), int(n))
+
+
+def wilson(
+    hits: NDArray[np.integer], trials: NDArray[np.integer], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wilson's interval of a share; NaN where there are no trials."""
+    from scipy.stats import norm
+
+    z = norm.ppf((1 + level) / 2)
+    n = np.where(trials > 0, trials, np.nan)
+    share = hits / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    # rounding must neither shut out a share of 0 or 1 nor leave [0, 1]
+    low, high = np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    return np.minimum(low, share), np.maximum(high, share)
 
 
 def truth_table(runs: Sequence[Truth], *, level: float = 0.95) -> pd.DataFrame:

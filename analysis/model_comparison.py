@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .diagnostics import arviz_stats
 from .groups import dataset
 from .runs import finished
 from .summary import log_likelihood, pointwise_log_lik
@@ -161,12 +161,12 @@ def _loo(tree: xr.DataTree, name: str) -> _LOO:
     rows = values.isel(obs=varies)
     # by default the efficiency would be that of the codes of the routes
     density = np.exp(rows.values - rows.values.max((0, 1)))
-    sizes = _arviz().ess(density, method="mean", chain_axis=0, draw_axis=1)
+    sizes = arviz_stats().ess(density, method="mean", chain_axis=0, draw_axis=1)
     reff = float(np.mean(sizes)) / (rows.sizes["chain"] * rows.sizes["draw"])
     only = xr.DataTree.from_dict({"log_likelihood": rows.to_dataset(name="y")})
     with warnings.catch_warnings():  # of high Pareto k, which `bad_k` tells
         warnings.simplefilter("ignore", UserWarning)
-        found = _arviz().loo(only, var_name="y", reff=reff, pointwise=True)
+        found = arviz_stats().loo(only, var_name="y", reff=reff, pointwise=True)
     pointwise[varies] = found.elpd_i.values
     is_bad[varies] = found.pareto_k.values > found.good_k
     return _LOO(pointwise, float(found.p), is_bad)
@@ -199,8 +199,9 @@ def elpd_from_pointwise(values: Values) -> Any:
         "pareto_k": xr.DataArray(np.zeros(n), dims="obs"),
     }
     # ArviZ 1: a class for each kind; before: one class that is told
-    of_kind = getattr(_arviz(), "ELPDDataLOO", None)
-    return of_kind(**fields) if of_kind else _arviz().ELPDData(kind="loo", **fields)
+    az = arviz_stats()
+    of_kind = getattr(az, "ELPDDataLOO", None)
+    return of_kind(**fields) if of_kind else az.ELPDData(kind="loo", **fields)
 
 
 def _weights(rows: Values, method: Weights) -> Values:
@@ -212,18 +213,14 @@ def _weights(rows: Values, method: Weights) -> Values:
     given = {str(i): elpd_from_pointwise(row) for i, row in enumerate(level)}
     with warnings.catch_warnings():  # of what ArviZ 0.8 asks of pandas
         warnings.simplefilter("ignore", DeprecationWarning)
-        table = _arviz().compare(given, method=method, **unrounded())
+        table = arviz_stats().compare(given, method=method, **unrounded())
     return np.asarray(table["weight"].loc[list(given)], dtype=np.float64)
 
 
 def unrounded() -> dict[str, str]:
     """The option that keeps ArviZ 1's ``compare`` from rounding; none before."""
-    rounds = "round_to" in inspect.signature(_arviz().compare).parameters
+    rounds = "round_to" in inspect.signature(arviz_stats().compare).parameters
     return {"round_to": "none"} if rounds else {}
-
-
-def _arviz() -> Any:
-    return import_module("arviz_stats")  # late: it takes seconds; and it is not typed
 
 
 def _by_name(

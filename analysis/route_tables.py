@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
+from ..inference.regularisers import state_entropy
 from .brute_force import elbo, tabulate, tabulate_at
 from .importance_bound import flat_gradient
 
@@ -96,9 +97,7 @@ def _jacobian(
 def path_entropy(model: Callable[..., Any], x: Tensor, y: Tensor) -> float:
     """Mean over examples of H[p(a | x)] in nats, by brute force."""
     with torch.no_grad():
-        log_p = tabulate(model, x, y).log_prior
-        finite = log_p.masked_fill(torch.isneginf(log_p), 0.0)
-        return -(log_p.exp() * finite).sum(0).mean().item()
+        return state_entropy(tabulate(model, x, y).log_prior.T).item()
 
 
 @torch.no_grad()

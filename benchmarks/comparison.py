@@ -2,8 +2,7 @@
 
 ``python -m latentroute.benchmarks.comparison`` writes comparison_TASK.csv and
 comparison_TASK.md beside this file, from ``latentroute compare --methods all``. A
-comparison that lies under runs/comparison-TASK already is not made again; methods that
-are not in it, being newer, are trained by a command of their own, which is told too.
+comparison of all methods that lies under runs/comparison-TASK is not made again.
 """
 
 from __future__ import annotations
@@ -40,31 +39,14 @@ COLUMNS = {  # of the summary, with the digits shown
 
 
 def compared(task: str) -> xr.DataTree:
-    """The comparison of a task, made where it is not there; all methods in order."""
-    trees = [_made(task, "all", RUNS / f"comparison-{task}")]
-    newer = [name for name in METHODS if name not in trees[0].children]
-    if newer:
-        folder = RUNS / f"comparison-{task}-{'-'.join(newer)}"
-        trees.append(_made(task, ",".join(newer), folder))
-    found = {
-        f"{name}/{seed}": node
-        for name in METHODS
-        for tree in trees
-        if name in tree.children
-        for seed, node in tree[name].children.items()
-    }
-    together: xr.DataTree = xr.DataTree.from_dict(found)
-    commands = [f"`{tree.attrs['command']}`" for tree in trees]
-    together.attrs = {**trees[0].attrs, "command": " and, later, ".join(commands)}
-    return together
-
-
-def _made(task: str, methods: str, folder: Path) -> xr.DataTree:
-    if not (folder / "comparison.nc").is_file():
+    """The comparison of a task, made where it is not there or lacks a method."""
+    folder = RUNS / f"comparison-{task}"
+    saved = folder / "comparison.nc"
+    if not saved.is_file() or not set(METHODS) <= set(load(saved).children):
         out = os.path.relpath(folder)  # as the table's command will have it
-        words = ["--task", task, "--methods", methods, *SIZES[task], "--out", out]
+        words = ["--task", task, "--methods", "all", *SIZES[task], "--out", out]
         latentroute(["compare", *words])
-    return load(folder / "comparison.nc")
+    return load(saved)
 
 
 def table_of(tree: xr.DataTree) -> pd.DataFrame:
@@ -82,7 +64,7 @@ def about(tree: xr.DataTree) -> str:
     versions = json.loads(tree.attrs["versions"])
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"Made by {tree.attrs['command']} with Python {platform.python_version()}, "
+        f"Made by `{tree.attrs['command']}` with Python {platform.python_version()}, "
         f"{shown}. Mean ± standard error over seeds, on the test split. Objectives "
         "differ: this is no ranking."
     )

@@ -12,7 +12,6 @@ import argparse
 import gc
 import importlib.metadata
 import platform
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +25,10 @@ from ..analysis.plots import save_figure
 from ..inference import build
 from ..models import LayeredNetwork
 from .growth_figure import growth_figure
+from .timing import repeats, seconds
 
 FEATURES, CLASSES = 6, 5
 FITTED = 3  # sizes that an exponent is fitted to
-ROUND = 0.05  # seconds of processor time that one measurement should take
 
 
 class Size(NamedTuple):
@@ -134,11 +133,11 @@ def measure(lines: tuple[Line, ...], rounds: int) -> Iterator[dict[str, Any]]:
     """Every line at every size; the sizes of a line in turn, medians over rounds."""
     for line in lines:
         runs = [step(line.method, size) for size in line.sizes()]
-        repeats = [_repeats(run) for run in runs]
+        often = [repeats(run) for run in runs]
         times = np.empty((rounds, len(runs)))
         gc.collect()
         for row in times:
-            row[:] = [_seconds(run, r) for run, r in zip(runs, repeats, strict=True)]
+            row[:] = [seconds(run, n) for run, n in zip(runs, often, strict=True)]
         for size, run, each in zip(line.sizes(), runs, times.T, strict=True):
             work, kept = arithmetic(line.method, size)
             yield {
@@ -150,19 +149,6 @@ def measure(lines: tuple[Line, ...], rounds: int) -> Iterator[dict[str, Any]]:
                 "multiply_adds": work,
                 "values_kept": kept,
             }
-
-
-def _repeats(run: Callable[[], None]) -> int:
-    for _ in range(2):
-        run()
-    return max(1, round(ROUND / max(_seconds(run, 1), 1e-6)))
-
-
-def _seconds(run: Callable[[], None], repeats: int) -> float:
-    begun = time.process_time()
-    for _ in range(repeats):
-        run()
-    return (time.process_time() - begun) / repeats
 
 
 def exponents(table: pd.DataFrame) -> pd.DataFrame:

@@ -57,30 +57,31 @@ def ratio(
         other: Does that once.
         rounds: Of both, after a first that does not count.
     """
-    repeats = [_repeats(each) for each in (work, other)]
+    often = [repeats(each) for each in (work, other)]
     times = np.empty((rounds, 2))
     with _collected():
         for row in times:
             for i, each in enumerate((work, other)):
-                row[i] = _seconds(each, repeats[i])
+                row[i] = seconds(each, often[i])
     ratios = times[:, 0] / times[:, 1]
     low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
     milliseconds = 1e3 * float(np.median(times[:, 0]))
     return Ratio(name, setting, median, low, high, reference, milliseconds)
 
 
-def _repeats(work: Callable[[], object]) -> int:
+def repeats(work: Callable[[], object]) -> int:
     """How often a round does it; the first times, which are slower, do not count."""
     for _ in range(3):
         work()
-    return max(1, round(_ROUND / max(_seconds(work, 1), 1e-6)))
+    return max(1, round(_ROUND / max(seconds(work, 1), 1e-6)))
 
 
-def _seconds(work: Callable[[], object], repeats: int) -> float:
+def seconds(work: Callable[[], object], n: int) -> float:
+    """Processor time of a piece of work, the mean of n times."""
     begun = time.process_time()
-    for _ in range(repeats):
+    for _ in range(n):
         work()
-    return (time.process_time() - begun) / repeats
+    return (time.process_time() - begun) / n
 
 
 @contextmanager

@@ -169,8 +169,7 @@ class _Replay(torch.autograd.Function):
 
 
 def _replay(graph: Graph, weights: list[Tensor], args: tuple[Any, ...]) -> Tensor:
-    with torch.set_grad_enabled(torch.is_grad_enabled()):
-        loss: Tensor = _Replay.apply(graph, args, *weights)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Replay.apply(graph, args, *weights)  # type: ignore[no-untyped-call]
     return loss
 
 

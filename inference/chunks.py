@@ -67,6 +67,24 @@ def sum_all_routes(
     return logsumexp(torch.stack(sums), 0).squeeze(0)
 
 
+def marginal_loss(
+    program: RoutedProgram, args: tuple[Any, ...], n_data: float, memory_limit: int
+) -> Float[Tensor, ""]:
+    """Minus the mean log p(y | x) of a batch, every route summed out.
+
+    Args:
+        program: The program.
+        args: Its arguments; the first one has a row an example.
+        n_data: Examples of the data that the batch stands for.
+        memory_limit: Bytes that the sum may take.
+    """
+    n = len(args[0])
+    value = sum_all_routes(
+        program, args, n, data_scale=n_data / n, memory_limit=memory_limit
+    )
+    return -value / n_data if program.structure(*args).coupled else -value.mean()
+
+
 def _sites_to_hold(structure: Structure, n_examples: int, limit: int) -> int:
     """The fewest first sites whose choices are taken one at a time; 0 if none helps."""
     if structure.n_routes > MOST_ROUTES:

@@ -100,6 +100,10 @@ def compare(
     if progress:
         for label, reason in refused.items():
             print(f"{label} does not apply: {reason}", file=sys.stderr, flush=True)
+    shared = _shared_attrs(task, settings, regularisers)
+    known: dict[str, dict[str, Any]] = {label: {} for label in chosen}
+    known |= {label: {"evaluations": n} for label, n in evaluations.items()}
+    known |= {label: {"error": why, "applies": 0} for label, why in refused.items()}
     runs: dict[str, DataTree] = {}
     for label, method in chosen.items():
         for seed in numbers:
@@ -107,18 +111,21 @@ def compare(
             if progress and label not in refused:
                 done = f"[{len(runs) + 1}/{len(chosen) * len(numbers)}]"
                 print(f"{done} {label}, seed {seed}", file=sys.stderr, flush=True)
+            own = {"method": label, "seed": seed, "config": json.dumps(repr(method))}
+            attrs = {**own, **shared, **known[label]}
+            if label in refused:
+                runs[name] = _empty(attrs)
+                continue
             runs[name] = _run(
                 task,
-                make,
-                label,
-                method,
-                seed,
-                settings,
-                draws,
-                progress,
-                regularisers,
-                refused.get(label),
-                evaluations.get(label),
+                _made(make, task, seed),
+                attrs,
+                draws=draws,
+                method=method,
+                seed=seed,
+                progress=progress,
+                regularisers=regularisers,
+                **settings,
             )
     if regularisers:
         settings["regularisers"] = repr(list(regularisers))
@@ -181,54 +188,42 @@ def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
 
 def _run(
     task: Any,
-    make: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]],
-    label: str,
-    method: Method,
-    seed: int,
-    settings: Mapping[str, Any],
+    made: tuple[Model, Sequence[Tensor] | None],
+    attrs: Mapping[str, Any],
+    *,
     draws: int,
-    progress: bool,
-    regularisers: Sequence[Regulariser],
-    refused: str | None,
-    evaluations: float | None,
+    seed: int,
+    **training: Any,
 ) -> DataTree:
-    """One run as a tree; of a failed or refused one, the error alone."""
+    """One run as a tree; of a failed one, the error alone."""
     from ..analysis import to_datatree
 
-    attrs = {"method": label, "seed": seed, "task": task.name, **settings}
-    attrs["config"] = json.dumps(repr(method))
-    if regularisers:
-        attrs["regularisers"] = repr(list(regularisers))
-    for labels in ("class_names", "feature_names", "image_shape"):
-        attrs[labels] = list(getattr(task, labels, None) or ())
-    if refused is not None:
-        return _empty({**attrs, "error": refused, "applies": 0})
-    if evaluations is not None:
-        attrs["evaluations"] = evaluations
-    model, own = _made(make, task, seed)
+    model, own = made
     try:
-        result = fit(
-            model,
-            task,
-            method,
-            parameters=own,
-            seed=seed,
-            progress=progress,
-            regularisers=regularisers,
-            **settings,
-        )
+        result = fit(model, task, parameters=own, seed=seed, **training)
     except FloatingPointError as error:
         return _empty({**attrs, "error": str(error)})
-    attrs["wall_time"] = result.seconds
     return to_datatree(
         result.evaluated,
         task.test,
         draws=draws,
         seed=seed,
         history=result.history,
-        attrs=attrs,
+        attrs={**attrs, "wall_time": result.seconds},
         weight_draws=result.weight_draws,
     )
+
+
+def _shared_attrs(
+    task: Any, settings: Mapping[str, Any], regularisers: Sequence[Regulariser]
+) -> dict[str, Any]:
+    """What every run of a comparison says of itself."""
+    attrs = {"task": task.name, **settings}
+    if regularisers:
+        attrs["regularisers"] = repr(list(regularisers))
+    for labels in ("class_names", "feature_names", "image_shape"):
+        attrs[labels] = list(getattr(task, labels, None) or ())
+    return attrs
 
 
 def _made(

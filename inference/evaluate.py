@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_factor
 from torch import Tensor, nn
 
 from ..models.routing import Site
+from .parts import PART_BYTES
 from .plan import free_memory
 from .program import RoutedProgram
 from .random import RandomStream
@@ -26,7 +27,6 @@ from .weighted import (
     sampled_routes,
 )
 
-_CHUNK_BYTES = 2**28
 _IMPORTANCE_SAMPLES = 512
 
 
@@ -150,7 +150,7 @@ def _chunk_size(structure: Structure, n: int, draws: int) -> tuple[bool, int]:
     plain = max(sum(structure.stage_bytes) // structure.n_examples, 1)
     sampled = plain * max(draws, 0 if exact else _IMPORTANCE_SAMPLES)
     one = max(structure.enumeration_bytes(1), sampled) if exact else sampled
-    return exact, max(1, min(_CHUNK_BYTES, free_memory()) // max(one, 1))
+    return exact, max(1, min(PART_BYTES, free_memory()) // max(one, 1))
 
 
 def _summarise(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..models.checks import check_choice
 from .captured import CapturedLoss, Compiler
-from .chunks import sum_all_routes
+from .chunks import marginal_loss
 from .objective import Method, Model, Objective
-from .plan import check_memory, free_memory
+from .plan import MemoryLimit, check_memory
 from .terms import Terms
 
 Target = Literal["marginal", "router-elbo"]
@@ -80,7 +80,7 @@ class _ExactObjective(Objective):
     def __init__(self, method: Exact, model: Model, **options: Any) -> None:
         super().__init__(model, **options)
         self._method = method
-        self._free: int | None = None
+        self._memory_limit = MemoryLimit(method.memory_limit)
         self._captured: CapturedLoss | None = None
         if method.compile is not None:
             if not isinstance(model, nn.Module):
@@ -97,25 +97,12 @@ class _ExactObjective(Objective):
         return self._captured(*args)
 
     def _plain(self, *args: Any) -> Tensor:
-        x = args[0]
-        structure = self._program.structure(*args)
-        limit, scale = self._memory_limit(), self._data_scale(len(x))
-        if self._method.target == "router-elbo":
-            check_memory(structure, len(x), limit)
-            terms = self._program.enumerate(*args)
-            return -expected_likelihood(terms, scale * len(x)).mean()
-        value = sum_all_routes(
-            self._program, args, len(x), data_scale=scale, memory_limit=limit
-        )
-        return -value / (scale * len(x)) if structure.coupled else -value.mean()
-
-    def _memory_limit(self) -> int:
-        """The limit asked for, or what was free at the first step."""
-        if self._method.memory_limit is not None:
-            return self._method.memory_limit
-        if self._free is None:
-            self._free = free_memory()
-        return self._free
+        n, limit = len(args[0]), self._memory_limit()
+        n_data = n * self._data_scale(n)
+        if self._method.target == "marginal":
+            return marginal_loss(self._program, args, n_data, limit)
+        check_memory(self._program.structure(*args), n, limit)
+        return -expected_likelihood(self._program.enumerate(*args), n_data).mean()
 
 
 def expected_likelihood(terms: Terms, n_data: float) -> Tensor:

@@ -136,6 +136,23 @@ def check_memory(
     )
 
 
+class MemoryLimit:
+    """Bytes that a step may take: as asked for, or what was free at the first step.
+
+    Args:
+        asked: Bytes; ``None``: what is free when it is first called.
+    """
+
+    def __init__(self, asked: int | None) -> None:
+        self._limit = asked
+
+    def __call__(self) -> int:
+        """The limit in bytes."""
+        if self._limit is None:
+            self._limit = free_memory()
+        return self._limit
+
+
 def free_memory() -> int:
     """Bytes that can be had now, of the GPU where one is in use."""
     if torch.cuda.is_initialized():

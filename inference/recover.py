@@ -140,6 +140,7 @@ class _RecoverObjective(Sampler):
         self._best: dict[str, Tensor] = {}
         self._best_start, self._best_score = 0, -math.inf
         self._adam: torch.optim.Adam | None = None
+        self._rows: tuple[Tensor, Tensor] | None = None  # seen and held out
 
     @property
     def evaluated(self) -> Model:
@@ -172,7 +173,9 @@ class _RecoverObjective(Sampler):
 
     def advance(self, x: Any, y: Any = None, index: Tensor | None = None) -> float:
         """One step of Adam on a batch; before it a new start, where one is due."""
-        seen, held = split_rows(len(x), self._method.held_out, self._seed)
+        if self._rows is None:
+            self._rows = split_rows(len(x), self._method.held_out, self._seed)
+        seen, held = self._rows
         late = self._moves - self._starts * self._method.start_steps
         if self._moves % self._method.start_steps == 0 and late <= 0:
             self._turn(x, y, held)

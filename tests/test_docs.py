@@ -50,7 +50,7 @@ def test_every_method_has_its_page():
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_code_cells_compile(page):
     for code in cells(page):
-        ast.parse(code)
+        assert ast.parse(code).body, code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

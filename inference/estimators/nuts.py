@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ...guides.weights import NormalPrior, Prior, weights_at
 from ...models.checks import check_choice, check_count
-from ..chunks import sum_all_routes
+from ..chunks import marginal_loss
 from ..evaluate import evaluation_mode
 from ..objective import Method, Model, Objective
-from ..plan import free_memory
+from ..plan import MemoryLimit
 from ..random import RandomStream
 from ..regularisers import penalty
 from ..sampler import Sampler
@@ -119,7 +119,7 @@ class _NUTSObjective(Sampler):
         self._saved: list[dict[str, Any]] = []  # states of chains not yet made
         self._draws = KeptDraws(method.max_draws)
         self._args: tuple[Any, ...] = ()
-        self._free: int | None = None
+        self._memory_limit = MemoryLimit(method.memory_limit)
 
     def _check_size(self) -> None:
         n_weights = sum(weight.numel() for weight in self._weights.values())
@@ -143,24 +143,7 @@ class _NUTSObjective(Sampler):
 
     def _misfit(self, args: tuple[Any, ...], n_data: float) -> Tensor:
         """Minus the mean log p(y | x, w) at the weights as they are."""
-        n = len(args[0])
-        value = sum_all_routes(
-            self._program,
-            args,
-            n,
-            data_scale=n_data / n,
-            memory_limit=self._memory_limit(),
-        )
-        coupled = self._program.structure(*args).coupled
-        return -value / n_data if coupled else -value.mean()
-
-    def _memory_limit(self) -> int:
-        """The limit asked for, or what was free at the first gradient."""
-        if self._method.memory_limit is not None:
-            return self._method.memory_limit
-        if self._free is None:
-            self._free = free_memory()
-        return self._free
+        return marginal_loss(self._program, args, n_data, self._memory_limit())
 
     def _log_prior(self, weights: Tensor) -> Float[Tensor, ""]:
         return self._method.prior.distribution(weights).log_prob(weights).sum()

@@ -6,7 +6,7 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import brier_score_loss, log_loss
 
 from latentroute.analysis import coverage, proper_scores, reliability
-from latentroute.analysis.calibration_reliability import wilson
+from latentroute.analysis.intervals import wilson
 from tests.statistics import COMPARISON_RATE, LEDGER
 
 N = 5000

@@ -75,7 +75,9 @@ def test_draws_many_methods_and_what_is_left_of_failures(figure, comparison_tree
     methods = [f"method-{i}" for i in range(9)]
     failed = [("method-0", 1), ("method-3", 0), ("method-3", 1)]
     tree = comparison_tree(methods, (0, 1), failed=failed, known=True, n=20, draws=2)
-    figure(tree).draw_without_rendering()
+    drawn = figure(tree)
+    drawn.draw_without_rendering()
+    assert isinstance(drawn, StyledFigure) and drawn.axes
 
 
 def test_draws_chains_of_draws_of_the_weights(figure, run_tree):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from latentroute.benchmarks import buffers, growth
+from latentroute.benchmarks import buffers, growth, timing
 from latentroute.benchmarks.growth import Line, Size, arithmetic, exponents, step
 from latentroute.benchmarks.growth_figure import growth_figure
 from latentroute.inference.counting import count_evaluations
@@ -67,7 +67,7 @@ def test_the_peak_is_what_is_held_at_once(n):
 
 
 def test_a_line_is_measured_at_its_sizes(monkeypatch):
-    monkeypatch.setattr(growth, "ROUND", 0.0)
+    monkeypatch.setattr(timing, "_ROUND", 0.0)
     lines = (Line("exact", "N", (2, 4, 8), TINY), Line("topk-buffer", "K", (1, 2, 4)))
     rows = list(growth.measure(lines, rounds=1))
     assert [row["N"] for row in rows[:3]] == [2, 4, 8]

@@ -227,7 +227,7 @@ def test_a_model_in_training_is_left_in_training():
 def test_examples_in_chunks(monkeypatch):
     net, args, _ = make_net()
     whole = evaluate(net, *args, draws=5)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "PART_BYTES", 1)
     chunked = evaluate(net, *args, draws=5)
     for field in ("log_marginal", "route_probs", "router_probs", "predictive"):
         truth.assert_agree(getattr(chunked, field), getattr(whole, field))
