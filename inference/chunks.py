@@ -68,21 +68,23 @@ def sum_all_routes(
 
 
 def marginal_loss(
-    program: RoutedProgram, args: tuple[Any, ...], n_data: float, memory_limit: int
+    program: RoutedProgram, args: tuple[Any, ...], data_scale: float, memory_limit: int
 ) -> Float[Tensor, ""]:
     """Minus the mean log p(y | x) of a batch, every route summed out.
 
     Args:
         program: The program.
         args: Its arguments; the first one has a row an example.
-        n_data: Examples of the data that the batch stands for.
+        data_scale: Examples of the data for each one of the batch.
         memory_limit: Bytes that the sum may take.
     """
     n = len(args[0])
     value = sum_all_routes(
-        program, args, n, data_scale=n_data / n, memory_limit=memory_limit
+        program, args, n, data_scale=data_scale, memory_limit=memory_limit
     )
-    return -value / n_data if program.structure(*args).coupled else -value.mean()
+    if program.structure(*args).coupled:
+        return -value / (n * data_scale)
+    return -value.mean()
 
 
 def _sites_to_hold(structure: Structure, n_examples: int, limit: int) -> int:

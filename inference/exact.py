@@ -98,11 +98,11 @@ class _ExactObjective(Objective):
 
     def _plain(self, *args: Any) -> Tensor:
         n, limit = len(args[0]), self._memory_limit()
-        n_data = n * self._data_scale(n)
+        scale = self._data_scale(n)
         if self._method.target == "marginal":
-            return marginal_loss(self._program, args, n_data, limit)
+            return marginal_loss(self._program, args, scale, limit)
         check_memory(self._program.structure(*args), n, limit)
-        return -expected_likelihood(self._program.enumerate(*args), n_data).mean()
+        return -expected_likelihood(self._program.enumerate(*args), n * scale).mean()
 
 
 def expected_likelihood(terms: Terms, n_data: float) -> Tensor:

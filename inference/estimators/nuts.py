@@ -136,14 +136,14 @@ class _NUTSObjective(Sampler):
             )
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
-        n_data = len(x) * self._data_scale(len(x))
-        misfit = self._misfit(self._arguments(x, y, index), n_data)
+        scale = self._data_scale(len(x))
+        misfit = self._misfit(self._arguments(x, y, index), scale)
         parts = [self._log_prior(weight) for weight in self._weights.values()]
-        return misfit - torch.stack(parts).sum() / n_data
+        return misfit - torch.stack(parts).sum() / (len(x) * scale)
 
-    def _misfit(self, args: tuple[Any, ...], n_data: float) -> Tensor:
+    def _misfit(self, args: tuple[Any, ...], data_scale: float) -> Tensor:
         """Minus the mean log p(y | x, w) at the weights as they are."""
-        return marginal_loss(self._program, args, n_data, self._memory_limit())
+        return marginal_loss(self._program, args, data_scale, self._memory_limit())
 
     def _log_prior(self, weights: Tensor) -> Float[Tensor, ""]:
         return self._method.prior.distribution(weights).log_prob(weights).sum()
@@ -156,7 +156,7 @@ class _NUTSObjective(Sampler):
         """
         parameters, n_data = list(self._weights.values()), len(self._args[0])
         with weights_at(parameters, self._split(flat)):
-            energy = n_data * (self._misfit(self._args, n_data) + self._penalty())
+            energy = n_data * (self._misfit(self._args, 1.0) + self._penalty())
             found = torch.autograd.grad(energy, parameters, materialize_grads=True)
         gradient = torch.cat([part.flatten() for part in found])
         # The energy's value, and its gradient: that at the parameters, carried over.
