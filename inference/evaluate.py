@@ -19,6 +19,7 @@ from .random import RandomStream
 from .structure import Structure, in_data_plate
 from .terms import Terms
 from .weighted import (
+    MOST_ROUTES,
     WeightedRoutes,
     by_route,
     draw_routes,
@@ -74,12 +75,13 @@ def evaluate(
     *,
     draws: int = 100,
     seed: int | None = 0,
+    max_routes: int = MOST_ROUTES,
 ) -> Evaluation:
     """Evaluate a program on examples.
 
     Exact by enumeration, some examples at a time, where all routes of one example fit
-    into memory and are at most 65,536; otherwise by importance sampling with 512 routes
-    an example. Examples coupled by a static site are taken at once.
+    into memory and are at most ``max_routes``; otherwise by importance sampling with
+    512 routes an example. Examples coupled by a static site are taken at once.
 
     Args:
         model: A Pyro program ``model(x, y=None)`` with routing sites.
@@ -87,6 +89,7 @@ def evaluate(
         y: Targets.
         draws: Number of posterior routes and predictive targets drawn an example.
         seed: Of the draws.
+        max_routes: Routes that are enumerated, at most; 65,536 or fewer.
 
     Returns:
         The evaluation, on the CPU.
@@ -96,7 +99,7 @@ def evaluate(
     """
     program = RoutedProgram(model)
     structure = program.structure(x, y)
-    exact, size = _chunk_size(structure, len(x), draws)
+    exact, size = _chunk_size(structure, len(x), draws, max_routes)
     parts: list[_Part] = []
     with RandomStream(seed)(), evaluation_mode(model):
         for start in range(0, len(x), size):
@@ -141,10 +144,12 @@ class _Part(NamedTuple):
 _DIMS = (0, 0, 0, 1, 0, 1)  # the examples' dimension of each field of a part
 
 
-def _chunk_size(structure: Structure, n: int, draws: int) -> tuple[bool, int]:
+def _chunk_size(
+    structure: Structure, n: int, draws: int, max_routes: int
+) -> tuple[bool, int]:
     """Whether to enumerate, and how many examples at once."""
     together = n if structure.coupled else 1
-    exact = enumerates(structure, together)
+    exact = structure.n_routes <= max_routes and enumerates(structure, together)
     if structure.coupled:
         return exact, n
     plain = max(sum(structure.stage_bytes) // structure.n_examples, 1)

@@ -1,4 +1,4 @@
-"""Recovery of true modules: many regularised starts, one chosen on held-out data."""
+"""Recovery of true modules: regularised starts, some guided, one chosen held-out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..models.checks import check_count
+from .buffered import rank_routes
 from .evaluate import evaluate
 from .exact import Exact
+from .guesses import guess_routes, orders
 from .objective import Method, Model, Objective
 from .sampler import Sampler
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SEED_STEP = 1_000_003  # between the streams of two seeds
-_DECAY = 300  # steps after which the last phase's learning rate has halved
+_FREE = 3  # every third start is free, the first among them
+_GUIDED = 0.75  # of a guided start's steps
+_LEAST_RATE = 0.05  # of the learning rate, at a start's end
+_SCORED, _LISTED = 256, 512  # examples of a score, and routes that are summed for it
+_CHECK = 200  # steps of the last phase between two looks at what is held out
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,19 @@ class Recover(Method):
     strong a one keeps all modules alike, and which is right differs from task to task:
     so each start draws new weights and has a scale s of its own. After ``start_steps``
     steps a start is scored by the mean log p(y | x) of examples it did not see; the
-    best one goes on for what is left of the steps, on all examples, at a falling
-    learning rate. All starts count as steps. Cost a step: the inner method's, on
-    ``batch_size`` examples; and one evaluation of the held-out examples a start.
+    best one goes on for what is left of the steps and ends at the weights with the best
+    score. All starts count as steps. Cost a step: the inner method's, on ``batch_size``
+    examples drawn with replacement. A score sums all routes of 256 examples, or 512
+    sampled ones where there are more; it is taken after each start, and at every 200th
+    step of the last phase.
+
+    Two starts in three are guided, not the first: for the first three quarters of its
+    steps such a start maximises log p(y, a | x) at routes a guessed from the inputs
+    alone, by :func:`~latentroute.inference.guesses.guess_routes`, one route an example.
+    Each hands the guessed labellings to the sites in another order, and begins with the
+    first order again when all were tried. Where clusters of the inputs tell nothing of
+    the routes, these starts lose. Inputs that are no tensor of floats and programs with
+    static sites have free starts alone.
 
     A start shuffles the entries of every tensor as it was given, so that sizes stay
     as its maker chose them, and constant tensors as they are. A structure in the given
@@ -50,6 +66,7 @@ class Recover(Method):
         start_steps: Steps of a start.
         final: Share of all steps kept for the best start.
         starts: How many; ``None``: as many as there are steps for.
+        guesses: Orders of the guessed routes, at most; 0: all starts are free.
         smallest: The least prior scale s, in units of the weights.
         largest: The greatest.
         held_out: Share of the examples that starts are scored by.
@@ -61,6 +78,7 @@ class Recover(Method):
     start_steps: int = 600
     final: float = 0.3
     starts: int | None = None
+    guesses: int = 24
     smallest: float = 0.3
     largest: float = 0.9
     held_out: float = 0.1
@@ -76,6 +94,7 @@ class Recover(Method):
             check_count(name, getattr(self, name))
         if self.starts is not None:
             check_count("starts", self.starts)
+        check_count("guesses", self.guesses, least=0)
         for name in ("final", "held_out"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(
@@ -135,12 +154,14 @@ class _RecoverObjective(Sampler):
         self._method, self._seed = method, seed or 0
         self._inner = method.inner(model, guide, seed=seed, **options)
         self._program = self._inner._program  # one likelihood scale for both
-        self._moves, self._starts, self._start = 0, 1, 0
+        self._moves, self._n_steps, self._starts, self._start = 0, 0, 1, 0
         self._first: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
         self._best_start, self._best_score = 0, -math.inf
         self._adam: torch.optim.Adam | None = None
         self._rows: tuple[Tensor, Tensor] | None = None  # seen and held out
+        self._guess: Tensor | None = None
+        self._orders: list[tuple[int, ...]] = []
 
     @property
     def evaluated(self) -> Model:
@@ -153,7 +174,11 @@ class _RecoverObjective(Sampler):
         self._inner.prepare(x, y, index)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
-        loss: Tensor = self._inner(x, y, index)
+        order = self._order
+        if order is None or index is None:
+            loss: Tensor = self._inner(x, y, index)
+        else:
+            loss = self._guided_loss(x, y, index, order)
         scale = self._method.prior_scale(self._start)
         matrices = [
             p
@@ -164,9 +189,43 @@ class _RecoverObjective(Sampler):
             return loss
         return loss - log_prior(matrices, scale) / self.n_data
 
+    @property
+    def _order(self) -> tuple[int, ...] | None:
+        """The order of the guesses that the present step is guided by, if it is."""
+        done = self._moves - self._start * self._method.start_steps
+        guided = self._orders and self._start % _FREE
+        if not guided or done >= _GUIDED * self._method.start_steps:
+            return None
+        return self._orders[guided_before(self._start) % len(self._orders)]
+
+    def _guided_loss(
+        self, x: Any, y: Any, index: Tensor, order: tuple[int, ...]
+    ) -> Float[Tensor, ""]:
+        """Minus the mean log p(y, a | x) at guessed routes, where they may be."""
+        assert self._guess is not None
+        args = self._arguments(x, y, index)
+        routes = self._guess[index.to(self._guess.device)][:, list(order)]
+        terms = self._program.given(*args, routes=routes.unsqueeze(0).to(x.device))
+        joint = rank_routes(terms, self._program.structure(*args), 1.0, "joint")
+        possible = joint.isfinite()
+        return -joint.where(possible, 0.0).sum() / possible.sum().clamp_min(1)
+
+    def _make_guess(self, x: Any, y: Any) -> None:
+        """Guess routes, where a start is to use them."""
+        method = self._method
+        few = slice(0, 2)
+        args = self._arguments(x[few], None if y is None else y[few], torch.arange(2))
+        structure = self._program.structure(*args)
+        fits = isinstance(x, Tensor) and x.is_floating_point() and len(x) > 1
+        if self._starts < 2 or not method.guesses or structure.coupled or not fits:
+            return
+        self._orders = orders(structure.n_choices, method.guesses, self._seed)
+        if self._guess is None:
+            self._guess = guess_routes(x, structure.n_choices, seed=self._seed).cpu()
+
     def begin(self, n_steps: int) -> None:
         """Say how many starts there are."""
-        method = self._method
+        method, self._n_steps = self._method, n_steps
         last = max(1, math.ceil(n_steps * method.final))
         room = max(1, (n_steps - last) // method.start_steps)
         self._starts = method.starts or room
@@ -175,18 +234,16 @@ class _RecoverObjective(Sampler):
         """One step of Adam on a batch; before it a new start, where one is due."""
         if self._rows is None:
             self._rows = split_rows(len(x), self._method.held_out, self._seed)
+            self._make_guess(x, y)
         seen, held = self._rows
         late = self._moves - self._starts * self._method.start_steps
         if self._moves % self._method.start_steps == 0 and late <= 0:
             self._turn(x, y, held)
-        rows = draw_rows(
-            seen if late < 0 else torch.arange(len(x)),
-            self._method.batch_size,
-            self._seed * _SEED_STEP + self._moves,
-        ).to(x.device)
+        stream = self._seed * _SEED_STEP + self._moves
+        rows = draw_rows(seen, self._method.batch_size, stream).to(x.device)
         optimiser = self._optimiser()
         for group in optimiser.param_groups:
-            group["lr"] = self._method.lr / (1 + max(late, 0) / _DECAY)
+            group["lr"] = self._method.lr * self._rate(late)
         optimiser.zero_grad()
         loss = self(x[rows], None if y is None else y[rows], rows)
         value = float(loss.item())
@@ -195,7 +252,19 @@ class _RecoverObjective(Sampler):
         loss.backward()
         optimiser.step()
         self._moves += 1
+        ends = self._moves == self._n_steps
+        if ends or (late >= 0 and (late + 1) % _CHECK == 0):
+            self._score(x, y, held.to(x.device))
+        if ends:
+            self._put(self._best)
         return value
+
+    def _rate(self, late: int) -> float:
+        """Of the learning rate: falls in a start's second half, and in the end."""
+        if late >= 0:
+            return max(_LEAST_RATE, 1 - late / (self._n_steps - self._moves + late))
+        length = self._method.start_steps
+        return min(1.0, max(_LEAST_RATE, 2 - 2 * (self._moves % length) / length))
 
     def _turn(self, x: Any, y: Any, held: Tensor) -> None:
         """Score the start that ended; begin the next, or go on with the best."""
@@ -214,8 +283,15 @@ class _RecoverObjective(Sampler):
         self._adam = None
 
     def _score(self, x: Any, y: Any, held: Tensor) -> None:
-        target = None if y is None else y[held]
-        seen = evaluate(self.evaluated, x[held], target, draws=1, seed=self._seed)
+        rows = held[:_SCORED]
+        seen = evaluate(
+            self.evaluated,
+            x[rows],
+            None if y is None else y[rows],
+            draws=1,
+            seed=self._seed,
+            max_routes=_LISTED,
+        )
         score = float(seen.log_marginal.mean())
         if score > self._best_score or not self._best:
             self._best, self._best_score = self._weights(), score
@@ -244,6 +320,7 @@ class _RecoverObjective(Sampler):
             "best": self._best,
             "best_start": self._best_start,
             "best_score": self._best_score,
+            "guess": self._guess,
             "adam": None if self._adam is None else self._adam.state_dict(),
         }
 
@@ -253,6 +330,7 @@ class _RecoverObjective(Sampler):
         self._moves, self._start = state["moves"], state["start"]
         self._first, self._best = state["first"], state["best"]
         self._best_start, self._best_score = state["best_start"], state["best_score"]
+        self._guess = state["guess"]
         self._adam = None
         if state["adam"] is not None:
             self._optimiser().load_state_dict(state["adam"])
@@ -283,6 +361,12 @@ def split_rows(
 
 
 def draw_rows(rows: Int[Tensor, " n"], size: int, seed: int) -> Int[Tensor, " batch"]:
-    """A batch of ``size`` rows at most, without replacement."""
+    """A batch of ``size`` rows at most, with replacement: at no cost in N."""
     generator = torch.Generator().manual_seed(seed)
-    return rows[torch.randperm(len(rows), generator=generator)[:size]]
+    places = torch.randint(len(rows), (min(size, len(rows)),), generator=generator)
+    return rows[places]
+
+
+def guided_before(start: int) -> int:
+    """How many of the starts before one are guided."""
+    return start - math.ceil(start / _FREE)
