@@ -2,8 +2,10 @@
 
     python3 dev.py compare [options]   compare inference methods on real data
     python3 dev.py test [options]      lint, format, types, tests (options: pytest's)
+    python3 dev.py bench [options]     measure speed (options: latentroute's)
     python3 dev.py docs [options]      build the documentation (options: sphinx's)
     python3 dev.py install             only install
+    python3 dev.py audit               known vulnerabilities of what is installed
 
 Standard library only. The first run of each command installs what it needs; the later
 ones see by a stamp in .venv that nothing which matters has changed.
@@ -15,12 +17,15 @@ place of constraints.txt; empty means none, which leaves the build of torch to p
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -186,10 +191,47 @@ def test(given: list[str]) -> int:
     return 0
 
 
+def bench(given: list[str]) -> int:
+    install("test")
+    defaults = ("--peers", "runs/peers", "--out", "runs/bench")
+    return run(module("latentroute", "benchmark", "speed", *defaults, *given))
+
+
 def docs(given: list[str]) -> int:
     install("test,docs")
     options = ("-W", "--keep-going", "-b", "html", *given)
     return run(module("sphinx", *options, "docs", "docs/_build/html"), cwd=ROOT)
+
+
+def audit(given: list[str]) -> int:
+    """Asks for advisories of all installed packages; of one first, to see if it can."""
+    install("test,audit")
+    with tempfile.TemporaryDirectory() as folder:
+        one = Path(folder, "requirements.txt")
+        one.write_text("pip==24.0\n", encoding="utf-8")
+        probe = audited(["--requirement", str(one), "--no-deps", "--disable-pip"])
+    if not any("vulns" in package for package in probe):
+        say("not audited: pip-audit gets no advisories from here (no network?)")
+        return 0
+    packages = audited(["--local", "--skip-editable", *given])
+    known = [package for package in packages if "vulns" in package]
+    found = [(p, flaw) for p in known for flaw in p["vulns"]]
+    for package, flaw in found:
+        mended = ", ".join(flaw["fix_versions"]) or "no version yet"
+        say(f"{package['name']} {package['version']}: {flaw['id']}, mended in {mended}")
+    say(f"{len(known)} of {len(packages)} packages audited, {len(found)} advisories")
+    return int(bool(found))
+
+
+def audited(options: list[str]) -> list[dict[str, Any]]:
+    """What pip-audit says of each package; nothing where it does not answer."""
+    command = module("pip_audit", "--progress-spinner", "off", "--format", "json")
+    text = output([*command, *options])
+    try:
+        packages: list[dict[str, Any]] = json.loads(text)["dependencies"]
+    except (ValueError, KeyError):
+        return []
+    return packages
 
 
 def only_install(given: list[str]) -> int:
@@ -219,11 +261,29 @@ def run(command: list[str], cwd: Path | None = None) -> int:
     return code if code >= 0 else 128 - code
 
 
+def output(command: list[str]) -> str:
+    """What a command prints, whatever its exit code; nothing after two minutes."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, check=False, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout
+
+
 def succeeds(command: list[str]) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-COMMANDS = {"compare": compare, "test": test, "docs": docs, "install": only_install}
+COMMANDS = {
+    "compare": compare,
+    "test": test,
+    "bench": bench,
+    "docs": docs,
+    "install": only_install,
+    "audit": audit,
+}
 
 
 def main(arguments: list[str]) -> int:

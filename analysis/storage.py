@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ENGINE: Final = "h5netcdf"
 ZARR: Final = ".zarr"
+_LONGEST: Final = 300  # of a library's message
 _ORDER: Final = "children_in_order"  # Zarr lists groups by name
 
 
@@ -48,6 +49,7 @@ def save(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
             _replace_folder(temporary, path)
         else:
             tree.to_netcdf(temporary, engine=ENGINE, encoding=_encoding(tree))
+            _to_disk(temporary)  # a name that outlives a crash, and so its content
             os.replace(temporary, path)
     finally:
         _remove(temporary)
@@ -62,27 +64,46 @@ def load(path: str | os.PathLike[str]) -> xr.DataTree:
         ValueError: It is no netCDF tree, or no Zarr tree.
         ModuleNotFoundError: It is a folder, and Zarr is not installed.
     """
-    import xarray as xr
-
     path = Path(path)
     if path.is_dir():
         _check_zarr(path)
-        with xr.open_datatree(path, engine="zarr") as opened:
-            tree = _in_order(opened.load())
+        kind, read = "Zarr folder", _read_zarr
     else:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        try:
-            with xr.open_datatree(path, engine=ENGINE) as opened:
-                tree = opened.load()
-        except OSError as error:
-            raise ValueError(f"{path}: got no netCDF file ({error})") from error
+        kind, read = "netCDF file", _read_netcdf
+    try:
+        tree = read(path)
+    except Exception as error:  # whatever damaged bytes make the libraries raise
+        reason = " ".join(str(error).split())[:_LONGEST]
+        raise ValueError(
+            f"{path}: got no {kind} that can be read ({type(error).__name__}: "
+            f"{reason}), expected one that latentroute.analysis.save wrote"
+        ) from error
     for node in tree.subtree:  # 3 comes back as np.int64(3), which json refuses
         node.attrs = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in node.attrs.items()
         }
     return tree
+
+
+def _read_netcdf(path: Path) -> xr.DataTree:
+    import h5py
+    import xarray as xr
+
+    # What h5netcdf does first: where it fails there, it prints a traceback beside.
+    with h5py.File(path, "r") as file:
+        file.attrs.get("_nc3_strict")
+    with xr.open_datatree(path, engine=ENGINE) as opened:
+        return opened.load()
+
+
+def _read_zarr(path: Path) -> xr.DataTree:
+    import xarray as xr
+
+    with xr.open_datatree(path, engine="zarr") as opened:
+        return _in_order(opened.load())
 
 
 def _encoding(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
@@ -141,6 +162,12 @@ def _replace_folder(new: Path, path: Path) -> None:
         os.replace(old, path)
         raise
     shutil.rmtree(old)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

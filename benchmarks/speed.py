@@ -1,59 +1,64 @@
 """Steps and parts of the library against the same mathematics in plain torch.
 
 ``latentroute benchmark speed`` runs all of it, on one thread; every figure is a ratio
-of two measurements that alternate in one run.
+of two measurements that alternate in one run. ``against.py`` has the public libraries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..inference import build
-from ..models import LayeredNetwork, ModuleBank
-from . import handwritten
+from ..models import ModuleBank
+from . import buffers, resources
+from .steps import Setting, Step, steps
 from .timing import Ratio, ratio
 
-Step = Callable[[], object]
 HAND = "hand-written torch"
 
 
 def exact_steps() -> Iterator[Ratio]:
     """A step of the exact method: loss, gradient, Adam."""
-    sizes = [(32, 2, 8), (32, 2, 32), (256, 3, 32), (2048, 2, 32), (2048, 3, 32)]
-    for batch, n_layers, hidden in [*sizes, (2048, 4, 32)]:
-        for compile in (None, "capture") if batch < 2048 else (None,):
-            name = "exact step" if compile is None else f"exact step, {compile}d"
-            ours, hand = _steps("exact", batch, n_layers, hidden, compile=compile)
-            yield ratio(name, _setting(batch, n_layers, 4, hidden), ours, HAND, hand)
+    for n, n_layers, width in ((32, 2, 8), (32, 2, 32), (256, 3, 32)):
+        setting = {"B": n, "L": n_layers, "M": 4, "D": width}
+        yield _step(setting, wanted=1.5 if n < 256 else 1.1)
+        yield _step(setting, compile="capture")
+    for n_layers in (2, 3, 4):
+        yield _step({"B": 2048, "L": n_layers, "M": 4, "D": 32}, wanted=1.1)
 
 
 def compiled_steps() -> Iterator[Ratio]:
-    """A step of the exact method compiled by inductor: minutes to compile."""
-    ours, hand = _steps("exact", 32, 2, 8, compile="inductor")
-    yield ratio("exact step, inductor", _setting(32, 2, 4, 8), ours, HAND, hand)
+    """A step of the exact method compiled by inductor, which takes a while."""
+    yield _step({"B": 32, "L": 2, "M": 4, "D": 8}, compile="inductor")
 
 
 def sampled_steps() -> Iterator[Ratio]:
     """A score-function step with S = 8 samples, at several numbers of modules."""
-    for batch, n_modules in ((32, 4), (256, 4), (256, 16), (256, 64), (256, 256)):
-        ours, hand = _steps("score-function", batch, 2, 64, n_modules=n_modules)
-        setting = f"{_setting(batch, 2, n_modules, 64)}, S = 8"
-        yield ratio("score-function step", setting, ours, HAND, hand)
+    for n, n_modules in ((32, 4), (256, 4), (256, 16), (256, 64), (256, 256)):
+        setting = {"B": n, "L": 2, "M": n_modules, "D": 64, "S": 8}
+        pair = steps("score-function", setting)
+        yield ratio(
+            "score-function step",
+            said(setting),
+            pair.ours,
+            HAND,
+            pair.hand,
+            wanted=1.15,
+        )
 
 
 def banks() -> Iterator[Ratio]:
     """Forward and backward of a bank on given routes."""
     n, width = 4096, 64
+    setting = f"N = {n}, D = {width}"
     many, few = _bank_pass(256, n, width), _bank_pass(4, n, width)
-    yield ratio("bank, M = 256", f"N = {n}, D = {width}", many, "M = 4", few)
+    yield ratio("bank, M = 256", setting, many, "bank, M = 4", few, wanted=2.0)
     chosen, dense = _bank_pass(64, n, width), _dense_pass(64, n, width)
     yield ratio(
-        "bank, M = 64", f"N = {n}, D = {width}", chosen, "every module, chosen", dense
+        "bank, M = 64", setting, chosen, "every module, chosen", dense, wanted=0.2
     )
 
 
@@ -62,52 +67,29 @@ SUITES: Mapping[str, Callable[[], Iterator[Ratio]]] = MappingProxyType(
         "exact": exact_steps,
         "sampled": sampled_steps,
         "banks": banks,
+        "buffers": buffers.e_steps,
+        "posterior": resources.posterior,
+        "start": resources.start,
         "compiled": compiled_steps,
     }
 )
 """What can be measured, by name; each yields its ratios as they come."""
 
 
-def _steps(
-    method: str,
-    batch: int,
-    n_layers: int,
-    hidden: int,
-    *,
-    n_modules: int = 4,
-    **options: Any,
-) -> tuple[Step, Step]:
-    """One training step of ours and by hand, on the same data."""
-    torch.manual_seed(0)
-    x, y = torch.randn(batch, 6), torch.randint(5, (batch,))
-    net = LayeredNetwork(
-        6, 5, n_layers=n_layers, n_modules=n_modules, hidden_features=hidden
+def said(setting: Setting) -> str:
+    """A setting in words: ``B = 32, L = 2``."""
+    return ", ".join(f"{name} = {size}" for name, size in setting.items())
+
+
+def _step(
+    setting: Setting, *, compile: str | None = None, wanted: float | None = None
+) -> Ratio:
+    """The exact step's ratio."""
+    pair = steps("exact", setting, compile=compile)
+    name = {None: "exact step", "capture": "exact step, captured"}.get(
+        compile, f"exact step, {compile}"
     )
-    if method == "score-function":
-        options["n_samples"] = 8
-    objective = build(method, net, n_data=batch, seed=0, example=(x, y), **options)
-    by_hand = handwritten.Network(
-        6, 5, n_layers=n_layers, n_modules=n_modules, hidden=hidden
-    )
-
-    def loss() -> Tensor:
-        if method == "exact":
-            return handwritten.exact_loss(by_hand, x, y)
-        return handwritten.score_function_loss(by_hand, x, y, 8)
-
-    ours = _training(objective, lambda: objective(x, y))
-    return ours, _training(by_hand, loss)
-
-
-def _training(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Step:
-    optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        loss().backward()
-        optimiser.step()
-
-    return step
+    return ratio(name, said(setting), pair.ours, HAND, pair.hand, wanted=wanted)
 
 
 def _bank_pass(n_modules: int, n: int, width: int) -> Step:
@@ -131,7 +113,3 @@ def _bank(
     modules = [torch.nn.Linear(width, width) for _ in range(n_modules)]
     z = torch.randn(n, width, requires_grad=True)
     return modules, z, torch.randint(n_modules, (n,))
-
-
-def _setting(batch: int, n_layers: int, n_modules: int, hidden: int) -> str:
-    return f"B = {batch}, L = {n_layers}, M = {n_modules}, D = {hidden}"

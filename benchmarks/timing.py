@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -24,6 +25,7 @@ class Ratio(NamedTuple):
         high: Upper quartile.
         reference: What it is divided by.
         milliseconds: Median time of the work itself, for orientation alone.
+        wanted: What the ratio should be at most, where something is wanted.
     """
 
     name: str
@@ -33,29 +35,43 @@ class Ratio(NamedTuple):
     high: float
     reference: str
     milliseconds: float
+    wanted: float | None = None
+
+
+class Elsewhere(ABC):
+    """Work that another process does, and times."""
+
+    @abstractmethod
+    def seconds(self, n: int) -> float:
+        """Processor time of the work, the mean of n times."""
+
+
+Work = Callable[[], object] | Elsewhere
 
 
 def ratio(
     name: str,
     setting: str,
-    work: Callable[[], object],
+    work: Work,
     reference: str,
-    other: Callable[[], object],
+    other: Work,
     *,
     rounds: int = 15,
+    wanted: float | None = None,
 ) -> Ratio:
     """Measure two pieces of work in turn, round by round.
 
-    In processor time of this process, which other programs on the machine change less
-    than the wall's; each round's ratio is of neighbours in time.
+    In processor time of the process that works, which other programs on the machine
+    change less than the wall's; each round's ratio is of neighbours in time.
 
     Args:
         name: What is measured.
         setting: At which sizes.
-        work: Does it once.
+        work: Does it once, or times it elsewhere.
         reference: What it is measured against.
-        other: Does that once.
+        other: Does that.
         rounds: Of both, after a first that does not count.
+        wanted: What the ratio should be at most.
     """
     often = [repeats(each) for each in (work, other)]
     times = np.empty((rounds, 2))
@@ -66,18 +82,19 @@ def ratio(
     ratios = times[:, 0] / times[:, 1]
     low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
     milliseconds = 1e3 * float(np.median(times[:, 0]))
-    return Ratio(name, setting, median, low, high, reference, milliseconds)
+    return Ratio(name, setting, median, low, high, reference, milliseconds, wanted)
 
 
-def repeats(work: Callable[[], object]) -> int:
+def repeats(work: Work) -> int:
     """How often a round does it; the first times, which are slower, do not count."""
-    for _ in range(3):
-        work()
+    seconds(work, 3)
     return max(1, round(_ROUND / max(seconds(work, 1), 1e-6)))
 
 
-def seconds(work: Callable[[], object], n: int) -> float:
+def seconds(work: Work, n: int) -> float:
     """Processor time of a piece of work, the mean of n times."""
+    if isinstance(work, Elsewhere):
+        return work.seconds(n)
     begun = time.process_time()
     for _ in range(n):
         work()

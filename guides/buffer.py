@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -46,8 +46,10 @@ class RouteBuffer(nn.Module):
         routes: (N, capacity, L) int8 or int16.
         scores: (N, capacity) float32, as last scored; -inf where never scored.
         filled: (N, capacity) which places hold a route.
+        row_buffers: Names of those of a row an example.
     """
 
+    row_buffers: ClassVar[tuple[str, ...]] = ("routes", "scores", "filled")
     routes: Tensor
     scores: Tensor
     filled: Tensor

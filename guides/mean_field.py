@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pyro
 import torch
@@ -28,11 +29,13 @@ class MeanFieldGuide(nn.Module):
 
     Attributes:
         log_probs: (N, sum M_l) the sites' log q_nl, side by side.
+        row_buffers: Names of the buffers of a row an example.
 
     Raises:
         ValueError: If there is no decision, or one is static.
     """
 
+    row_buffers: ClassVar[tuple[str, ...]] = ("log_probs",)
     log_probs: Tensor
 
     def __init__(

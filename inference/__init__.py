@@ -1,6 +1,13 @@
 """Inference: from a routed Pyro program to marginals, posteriors and trained models."""
 
-from .compare import compare, default_network
+from .backends.processes import Processes
+from .backends.ray_cluster import RayCluster
+from .backends.serial import Serial
+from .collapse import CollapseWarning
+from .compare import compare, compare_tasks
+from .data_parallel import DataParallel
+from .default_network import default_network
+from .divergence import Diverged, replay
 from .em import HardEM, TopKBuffer
 from .estimators.amortised import Amortised
 from .estimators.gumbel_softmax import GumbelSoftmax
@@ -21,6 +28,7 @@ from .estimators.unordered_set import UnorderedSet
 from .estimators.wake_sleep import WakeSleep
 from .evaluate import Evaluation, evaluate
 from .exact import Exact
+from .fabric import Fabric
 from .fit import Fit, fit
 from .map_route import MapRoute, map_route
 from .marginal import RoutePosterior, log_marginal, route_posterior
@@ -35,16 +43,22 @@ from .posterior import (
 )
 from .recover import Recover
 from .score_function import ScoreFunction
+from .signals import Stopped
+from .strategy import SingleProcess, Strategy
 from .weight_draws import WeightDraws
 
 __all__ = [
     "METHODS",
     "NUTS",
     "Amortised",
+    "CollapseWarning",
+    "DataParallel",
+    "Diverged",
     "Entmax15",
     "EnumerationPlan",
     "Evaluation",
     "Exact",
+    "Fabric",
     "Fit",
     "GumbelSoftmax",
     "HardEM",
@@ -58,6 +72,8 @@ __all__ = [
     "Method",
     "NoisyTopK",
     "Objective",
+    "Processes",
+    "RayCluster",
     "Recover",
     "ReinMax",
     "Relax",
@@ -65,15 +81,20 @@ __all__ = [
     "SVIBayes",
     "SampledRoutes",
     "ScoreFunction",
+    "Serial",
+    "SingleProcess",
     "Soft",
     "Sparsemax",
+    "Stopped",
     "StraightThrough",
+    "Strategy",
     "TopKBuffer",
     "UnorderedSet",
     "WakeSleep",
     "WeightDraws",
     "build",
     "compare",
+    "compare_tasks",
     "default_network",
     "evaluate",
     "fit",
@@ -82,6 +103,7 @@ __all__ = [
     "log_marginal",
     "map_route",
     "plan_enumeration",
+    "replay",
     "route_posterior",
     "sample_routes",
 ]

@@ -7,7 +7,7 @@ paid when the graph is captured and not when it runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pyro
@@ -20,7 +20,7 @@ from ..models.checks import shapes_alone
 
 Compiler = Literal["capture", "inductor"]
 Key = tuple[Any, ...]
-Graph = Callable[[list[Tensor], tuple[Any, ...]], tuple[Tensor, list[Tensor]]]
+Graph = Callable[..., tuple[Tensor, ...]]  # of parameters and data: loss, gradients
 
 _LOG = logging.getLogger(__name__)
 _MOST_GRAPHS = 8  # each is another shape of the batch
@@ -43,7 +43,7 @@ class CapturedLoss:
         loss: The loss of the model on some arguments: a scalar.
         model: The module whose parameters it depends on.
         compiler: ``"capture"``: the graph runs operation by operation (made in a
-            second). ``"inductor"``: it is compiled by ``torch.compile``, which takes up
+            second). ``"inductor"``: it is compiled by torch's inductor, which takes up
             to a minute and a C++ compiler.
 
     Attributes:
@@ -77,7 +77,7 @@ class CapturedLoss:
         key = (*map(_shape, args), modes, tuple(named))
         graph = self._graphs.get(key)
         if graph is not None and self._agreed[key] >= _TRUSTED_AFTER:
-            return _replay(graph, list(named.values()), args)
+            return _replay(graph, _tensors(args), named.values())
         return self._tried(key, named, args)
 
     def _tried(self, key: Key, named: Mapping[str, Tensor], args: Any) -> Tensor:
@@ -91,7 +91,8 @@ class CapturedLoss:
             if key not in self._graphs:
                 self._graphs[key] = self._capture(named, args)
                 self._agreed[key] = 0
-            value, gradients = self._graphs[key](_detached(named.values()), args)
+            leaves = _detached(named.values())
+            value, *gradients = self._graphs[key](*leaves, *_tensors(args))
         except Exception as error:  # whatever tracing or a compiler raises
             reason = str(error).strip().splitlines() or [""]
             return self._refuse(f"{type(error).__name__}: {reason[0]}", loss)
@@ -112,28 +113,33 @@ class CapturedLoss:
     def _capture(self, named: Mapping[str, Tensor], args: Any) -> Graph:
         names = list(named)
 
-        def joint(
-            weights: list[Tensor], args: tuple[Any, ...]
-        ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def joint(*flat: Tensor) -> tuple[Tensor, ...]:
+            weights, data = flat[: len(names)], flat[len(names) :]
             values = dict(zip(names, weights, strict=True))
-            loss = torch.func.functional_call(self._module, values, args)
+            own = _with_tensors(args, iter(data))
+            loss = torch.func.functional_call(self._module, values, own)
             found = torch.autograd.grad(
                 loss, weights, allow_unused=True, materialize_grads=True
             )
-            return loss, found
+            return loss, *found
 
         leaves = [w.requires_grad_() for w in _detached(named.values())]
         trace = make_fx(joint, tracing_mode="fake", _allow_non_fake_inputs=False)
         with shapes_alone(), pyro.validation_enabled(False):
-            graph: GraphModule = trace(leaves, args)
+            graph: GraphModule = trace(*leaves, *_tensors(args))
         self.n_captures += 1
         graph.graph.eliminate_dead_code()
         graph.recompile()
         if self._compiler == "capture":
-            return graph
-        # Shapes and types are this graph's key: dynamo need not look at them again.
-        unguarded: dict[str, Any] = {"guard_filter_fn": lambda gs: [False for _ in gs]}
-        return torch.compile(graph, fullgraph=True, dynamic=False, options=unguarded)
+            return graph.forward
+        # Not torch.compile, which looks at shapes and types at each call: they are the
+        # key of this graph.
+        from torch import _inductor
+
+        compiled: Graph = _inductor.compile(
+            graph, [*_detached(leaves), *_tensors(args)]
+        )
+        return compiled
 
 
 class _LossModule(nn.Module):
@@ -152,8 +158,8 @@ class _Replay(torch.autograd.Function):
     """Runs a graph that gives the loss and its gradient together."""
 
     @staticmethod
-    def forward(ctx: Any, graph: Graph, args: tuple[Any, ...], *w: Tensor) -> Tensor:
-        loss, ctx.gradients = graph(_detached(w), args)
+    def forward(ctx: Any, graph: Graph, data: list[Tensor], *w: Tensor) -> Tensor:
+        loss, *ctx.gradients = graph(*_detached(w), *data)
         return loss
 
     @staticmethod
@@ -168,9 +174,32 @@ class _Replay(torch.autograd.Function):
         return (None, None, *(gradient * g for g in ctx.gradients))
 
 
-def _replay(graph: Graph, weights: list[Tensor], args: tuple[Any, ...]) -> Tensor:
-    loss: Tensor = _Replay.apply(graph, args, *weights)  # type: ignore[no-untyped-call]
+def _replay(graph: Graph, data: list[Tensor], weights: Iterable[Tensor]) -> Tensor:
+    loss: Tensor = _Replay.apply(graph, data, *weights)  # type: ignore[no-untyped-call]
     return loss
+
+
+def _tensors(args: Any) -> list[Tensor]:
+    """The tensors among arguments, in order."""
+    if isinstance(args, Tensor):
+        return [args]
+    if isinstance(args, Mapping):
+        args = args.values()
+    elif not isinstance(args, list | tuple):
+        return []
+    return [tensor for arg in args for tensor in _tensors(arg)]
+
+
+def _with_tensors(args: Any, tensors: Iterator[Tensor]) -> Any:
+    """The arguments with others in their tensors' places."""
+    if isinstance(args, Tensor):
+        return next(tensors)
+    if isinstance(args, Mapping):
+        return {key: _with_tensors(value, tensors) for key, value in args.items()}
+    if isinstance(args, list | tuple):
+        own = [_with_tensors(arg, tensors) for arg in args]
+        return type(args)(*own) if hasattr(args, "_fields") else type(args)(own)
+    return args
 
 
 def _detached(weights: Any) -> list[Tensor]:

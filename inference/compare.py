@@ -1,31 +1,30 @@
-"""Methods x seeds on one task, as one ArviZ tree.
-
-The one place of inference that calls analysis: its result is the analysis.
-"""
+"""Methods x seeds on one task or several, as ArviZ trees."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
+import functools
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from ..models.checks import check_count
-from ..models.layered import LayeredNetwork
 from .applies import try_methods
-from .fit import fit
+from .backends.base import Backend
+from .backends.table import get_backend
+from .comparison import Comparison
+from .default_network import default_network, network_options
 from .methods import METHODS, get_method
-from .objective import Method, Model
+from .objective import Method
 from .regularisers import Regulariser
+from .sweep import train_all
+from .sweep_folder import Settings, SweepFolder
+from .training_job import Factory, Training
 
 if TYPE_CHECKING:
     from xarray import DataTree
-
-SCHEMA_VERSION = 1
 
 
 def compare(
@@ -33,7 +32,7 @@ def compare(
     methods: Sequence[str] | Mapping[str, Method] = tuple(METHODS),
     seeds: int | Sequence[int] = 4,
     *,
-    model: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]] | None = None,
+    model: Factory | None = None,
     network: Mapping[str, Any] | None = None,
     steps: int = 1000,
     batch_size: int = 128,
@@ -41,6 +40,10 @@ def compare(
     regularisers: Sequence[Regulariser] = (),
     draws: int = 100,
     progress: bool = False,
+    backend: str | Backend = "serial",
+    workers: int | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
 ) -> DataTree:
     """Train a model under several methods and seeds; evaluate on the test split.
 
@@ -48,7 +51,8 @@ def compare(
     kept as a node with an ``error`` attribute; the others go on. So is one of a method
     that does not apply to the model, with the attribute ``applies`` 0: each is tried on
     one batch before any training, which also gives the attribute ``evaluations``:
-    module evaluations an example and step.
+    module evaluations an example and step. A run whose worker died is begun again, told
+    in a warning (on stderr with ``progress``), and has the attribute ``deaths``.
 
     Args:
         task: A task, or the name of one.
@@ -56,7 +60,8 @@ def compare(
         seeds: How many seeds (0, 1, ..), or which.
         model: Makes the model from the task, anew for each run and with torch seeded:
             an ``nn.Module``, or a plain function and the tensors to train as a pair.
-            By default :func:`default_network`.
+            By default :func:`default_network`. For ``"process"`` it must be picklable:
+            a function at the top of a module or script.
         network: Options of the default network, in place of the task's suggestions.
         steps: Optimiser steps a run.
         batch_size: Examples a step.
@@ -64,6 +69,13 @@ def compare(
         regularisers: Parts that every method's loss gets.
         draws: Posterior draws of the routes kept for each test example.
         progress: Show progress on stderr.
+        backend: Who trains: ``"serial"``, ``"process"`` (this machine's processors) or
+            ``"ray"`` (a cluster), or a value such as
+            :class:`~latentroute.inference.Processes`. The numbers are the same.
+        workers: Runs under way at once; by default one a processor.
+        folder: Gets each run as soon as it is finished.
+        resume: Take up the finished runs of the folder, and train the others. More
+            methods or seeds may join; what makes a run must be as it was.
 
     Returns:
         A tree with a run under ``{method}/seed_{seed}``
@@ -71,101 +83,178 @@ def compare(
         root attributes say how it was made.
 
     Raises:
-        ValueError: If the task, a method or an option is wrong, or no method applies to
-            the model: before any training.
+        ValueError: If the task, a method or an option is wrong, no method applies to
+            the model, or the folder holds another sweep: before any training.
+        TypeError: If a part cannot be sent to the workers.
+        RuntimeError: If every run raised an error.
     """
-    if isinstance(task, str):
-        from .. import tasks
+    trees = _compare(
+        _named([task]),
+        methods,
+        seeds,
+        model=model,
+        network=network,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        regularisers=regularisers,
+        draws=draws,
+        progress=progress,
+        backend=backend,
+        workers=workers,
+        folder=folder,
+        resume=resume,
+    )
+    (tree,) = trees.values()
+    return tree
 
-        task = tasks.load(task)
+
+def compare_tasks(
+    tasks: Sequence[Any] | Mapping[str, Any],
+    methods: Sequence[str] | Mapping[str, Method] = tuple(METHODS),
+    seeds: int | Sequence[int] = 4,
+    **options: Any,
+) -> dict[str, DataTree]:
+    """Compare methods on several tasks, all runs of which share the workers.
+
+    Args:
+        tasks: Tasks or names of them, or a mapping from names of one's own to tasks.
+        methods: As :func:`compare`'s.
+        seeds: As :func:`compare`'s.
+        **options: As :func:`compare`'s; ``model`` is called with each task.
+
+    Returns:
+        What :func:`compare` gives, by the task's name.
+
+    Raises:
+        ValueError: As :func:`compare`, or if two tasks have one name.
+        TypeError: As :func:`compare`, or if an option is unknown.
+        RuntimeError: If every run raised an error.
+    """
+    known = inspect.signature(compare).parameters.values()
+    defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
+    unknown = [name for name in options if name not in defaults]
+    if unknown:
+        raise TypeError(
+            f"compare_tasks has no option {unknown[0]!r}; it takes "
+            f"{', '.join(defaults)}"
+        )
+    return _compare(_named(tasks), methods, seeds, **{**defaults, **options})
+
+
+def _compare(
+    tasks: Mapping[str, Any],
+    methods: Sequence[str] | Mapping[str, Method],
+    seeds: int | Sequence[int],
+    *,
+    backend: str | Backend,
+    workers: int | None,
+    folder: str | Path | None,
+    resume: bool,
+    progress: bool,
+    **options: Any,
+) -> dict[str, DataTree]:
+    """Every run of every task, by one list of work."""
+    trained_by = get_backend(backend, workers)
+    if resume and folder is None:
+        raise ValueError("resume=True needs folder=, the folder to resume from")
+    chosen, numbers = _chosen(methods), _numbers(seeds)
+    parts = [
+        _comparison(name, task, chosen, numbers, progress=progress, **options)
+        for name, task in tasks.items()
+    ]
+    work = {part.name: part.training for part in parts}
+    jobs = [job for part in parts for job in part.jobs()]
+    with ExitStack() as stack:
+        place = None
+        if folder is not None:
+            place = stack.enter_context(SweepFolder(folder, resume=resume))
+            place.claim(_settings(parts), jobs)
+        found = train_all(work, jobs, trained_by, folder=place, progress=progress)
+    return {part.name: part.tree(found) for part in parts}
+
+
+def _comparison(
+    name: str,
+    task: Any,
+    methods: dict[str, Method],
+    seeds: list[int],
+    *,
+    model: Factory | None,
+    network: Mapping[str, Any] | None,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    regularisers: Sequence[Regulariser],
+    draws: int,
+    progress: bool,
+) -> Comparison:
+    """One task's part, its methods tried out."""
     if model is not None and network is not None:
         raise ValueError("network= has options of the default network: not with model=")
-    chosen = _chosen(methods)
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not numbers:
-        raise ValueError(f"seeds must be at least one, got {seeds!r}")
-    make = model or (lambda t: default_network(t, **(network or {})))
-    settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "lr": lr}
-    for name, value in (("draws", draws), ("steps", steps), ("batch_size", batch_size)):
-        check_count(name, value)
-    for method in chosen.values():
+    for option, value in (
+        ("draws", draws),
+        ("steps", steps),
+        ("batch_size", batch_size),
+    ):
+        check_count(option, value)
+    for method in methods.values():
         method.check_steps(steps)
-    refused, evaluations = try_methods(
-        lambda: _made(make, task, numbers[0]),
-        chosen,
+    training = Training(
+        task,
+        model or functools.partial(default_network, **(network or {})),
+        methods,
+        {"steps": steps, "batch_size": batch_size, "lr": lr},
+        tuple(regularisers),
+        draws,
+    )
+    tried = try_methods(
+        lambda: training.made(seeds[0]),
+        methods,
         task.train.x,
         task.train.y,
         batch_size=batch_size,
     )
     if progress:
-        for label, reason in refused.items():
+        for label, reason in tried.refused.items():
             print(f"{label} does not apply: {reason}", file=sys.stderr, flush=True)
-    shared = _shared_attrs(task, settings, regularisers)
-    known: dict[str, dict[str, Any]] = {label: {} for label in chosen}
-    known |= {label: {"evaluations": n} for label, n in evaluations.items()}
-    known |= {label: {"error": why, "applies": 0} for label, why in refused.items()}
-    runs: dict[str, DataTree] = {}
-    for label, method in chosen.items():
-        for seed in numbers:
-            name = f"{label}/seed_{seed}"
-            if progress and label not in refused:
-                done = f"[{len(runs) + 1}/{len(chosen) * len(numbers)}]"
-                print(f"{done} {label}, seed {seed}", file=sys.stderr, flush=True)
-            own = {"method": label, "seed": seed, "config": json.dumps(repr(method))}
-            attrs = {**own, **shared, **known[label]}
-            if label in refused:
-                runs[name] = _empty(attrs)
-                continue
-            runs[name] = _run(
-                task,
-                _made(make, task, seed),
-                attrs,
-                draws=draws,
-                method=method,
-                seed=seed,
-                progress=progress,
-                regularisers=regularisers,
-                **settings,
-            )
-    if regularisers:
-        settings["regularisers"] = repr(list(regularisers))
     sizes = None if model is not None else network_options(task, **(network or {}))
-    return _tree(task, runs, chosen, numbers, settings, sizes)
+    return Comparison(name, training, seeds, tried, sizes)
 
 
-def default_network(task: Any, **network: Any) -> LayeredNetwork:
-    """A layered network that fits a task, with the task's suggested sizes.
-
-    Args:
-        task: Says widths, head and suggestions.
-        **network: Options of :class:`~latentroute.models.LayeredNetwork` in their
-            place.
-    """
-    options = network_options(task, **network)
-    return LayeredNetwork(task.in_features, task.out_features, **options)
+def _settings(parts: Sequence[Comparison]) -> Settings:
+    found: Settings = {}
+    for part in parts:
+        found |= part.settings()
+    return found
 
 
-def network_options(task: Any, **network: Any) -> dict[str, Any]:
-    """The options of :func:`default_network`: ours, the task's, then the given ones."""
-    sizes = {"n_layers": 2, "n_modules": 4, "hidden_features": 32, "head": task.head}
-    return {**sizes, **task.network, **network}
+def _named(tasks: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """The tasks by name, those given by name loaded."""
+    from .. import tasks as library
+
+    if isinstance(tasks, str):
+        raise TypeError(f"tasks must be a sequence or a mapping, got {tasks!r}")
+    pairs = tasks.items() if isinstance(tasks, Mapping) else [(None, t) for t in tasks]
+    found: dict[str, Any] = {}
+    for name, given in pairs:
+        task = library.load(given) if isinstance(given, str) else given
+        own = task.name if name is None else name
+        if own in found:
+            raise ValueError(f"tasks must have different names, got {own!r} twice")
+        found[own] = task
+    if not found:
+        raise ValueError("tasks must be at least one, got none")
+    return found
 
 
-def prior_log_likelihood(task: Any) -> float:
-    """Mean test log p(y) under a prior fitted to the training targets alone, in nats.
-
-    Categorical: class shares, each class counted once more than seen. Bernoulli: the
-    same an output. Normal: mean and variance an output.
-    """
-    train, test = task.train.y, task.test.y
-    if task.head == "categorical":
-        counts = torch.bincount(train, minlength=task.out_features) + 1.0
-        return float(torch.log(counts / counts.sum())[test].mean())
-    if task.head == "bernoulli":
-        p = (train.sum(0) + 1) / (len(train) + 2)
-        return float((test * p.log() + (1 - test) * (1 - p).log()).sum(-1).mean())
-    fitted = torch.distributions.Normal(train.mean(0), train.std(0).clamp_min(1e-6))
-    return float(fitted.log_prob(test).sum(-1).mean())
+def _numbers(seeds: int | Sequence[int]) -> list[int]:
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers:
+        raise ValueError(f"seeds must be at least one, got {seeds!r}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"seeds must differ from each other, got {numbers}")
+    return numbers
 
 
 def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
@@ -178,102 +267,9 @@ def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
     if not chosen:
         raise ValueError("methods must name at least one method, got none")
     for label in chosen:
-        if "/" in label or label == "summary":
+        if "/" in label or label in ("", ".", "..", "summary"):
             raise ValueError(
-                "a method's label names a node of the tree: it must hold no '/' and "
-                f"not be 'summary', got {label!r}"
+                "a method's label names a node of the tree: it must be some text "
+                f"without '/', and not '.', '..' or 'summary', got {label!r}"
             )
     return chosen
-
-
-def _run(
-    task: Any,
-    made: tuple[Model, Sequence[Tensor] | None],
-    attrs: Mapping[str, Any],
-    *,
-    draws: int,
-    seed: int,
-    **training: Any,
-) -> DataTree:
-    """One run as a tree; of a failed one, the error alone."""
-    from ..analysis import to_datatree
-
-    model, own = made
-    try:
-        result = fit(model, task, parameters=own, seed=seed, **training)
-    except FloatingPointError as error:
-        return _empty({**attrs, "error": str(error)})
-    return to_datatree(
-        result.evaluated,
-        task.test,
-        draws=draws,
-        seed=seed,
-        history=result.history,
-        attrs={**attrs, "wall_time": result.seconds},
-        weight_draws=result.weight_draws,
-    )
-
-
-def _shared_attrs(
-    task: Any, settings: Mapping[str, Any], regularisers: Sequence[Regulariser]
-) -> dict[str, Any]:
-    """What every run of a comparison says of itself."""
-    attrs = {"task": task.name, **settings}
-    if regularisers:
-        attrs["regularisers"] = repr(list(regularisers))
-    for labels in ("class_names", "feature_names", "image_shape"):
-        attrs[labels] = list(getattr(task, labels, None) or ())
-    return attrs
-
-
-def _made(
-    make: Callable[[Any], Model | tuple[Model, Sequence[Tensor]]], task: Any, seed: int
-) -> tuple[Model, Sequence[Tensor] | None]:
-    """A seed's model, and the tensors to train where it has none of its own."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made = make(task)
-    return made if isinstance(made, tuple) else (made, None)
-
-
-def _empty(attrs: Mapping[str, Any]) -> DataTree:
-    """A run without results."""
-    from xarray import DataTree
-
-    node: DataTree = DataTree()
-    node.attrs = dict(attrs)
-    return node
-
-
-def _tree(
-    task: Any,
-    runs: dict[str, DataTree],
-    methods: dict[str, Method],
-    seeds: Sequence[int],
-    settings: Mapping[str, Any],
-    network: Mapping[str, Any] | None,
-) -> DataTree:
-    """The runs, the table of them, and how they were made."""
-    from xarray import DataTree
-
-    from ..analysis import summary, summary_dataset
-
-    tree: DataTree = DataTree.from_dict(dict(runs))
-    tree.attrs = {
-        "task": task.name,
-        "network": json.dumps(network),
-        "seeds": json.dumps(list(seeds)),
-        "methods": json.dumps({label: repr(m) for label, m in methods.items()}),
-        "settings": json.dumps(dict(settings)),
-        "notes": json.dumps(list(task.notes)),
-        "prior_log_lik": prior_log_likelihood(task),
-        "schema_version": SCHEMA_VERSION,
-        "versions": json.dumps(
-            {name: importlib.metadata.version(name) for name in _RECORDED}
-        ),
-    }
-    tree["summary"] = DataTree(summary_dataset(summary(tree)))
-    return tree
-
-
-_RECORDED = ("latentroute", "torch", "pyro-ppl", "arviz-base", "xarray", "numpy")

@@ -67,7 +67,6 @@ class Evaluation(NamedTuple):
     coupled: bool = False
 
 
-@torch.no_grad()
 def evaluate(
     model: Callable[..., Any],
     x: Tensor,
@@ -98,6 +97,23 @@ def evaluate(
         ValueError: If the program cannot be routed.
     """
     program = RoutedProgram(model)
+    return evaluate_program(
+        program, x, y, draws=draws, seed=seed, max_routes=max_routes
+    )
+
+
+@torch.no_grad()
+def evaluate_program(
+    program: RoutedProgram,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    draws: int = 100,
+    seed: int | None = 0,
+    max_routes: int = MOST_ROUTES,
+) -> Evaluation:
+    """As :func:`evaluate`, of a program that is read and tried out once for many."""
+    model = program.model
     structure = program.structure(x, y)
     exact, size = _chunk_size(structure, len(x), draws, max_routes)
     parts: list[_Part] = []

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models.checks import check_count
 from ..models.layered import LayeredNetwork
+from .checkpoint import refuse_checkpoint
+from .data_parallel import default_strategy
+from .devices import Device, place
 from .methods import build, get_method
+from .metrics import Metrics
 from .monitor import Monitor
 from .objective import Method, Model, Objective
 from .progress import Progress
 from .regularisers import Regulariser
 from .run import Run
 from .sampler import Sampler
-from .training_data import batch, batches, training_data
+from .signals import OnSigterm, check_on_sigterm, sigterm
+from .strategy import Strategy
+from .training_checks import check_training
+from .training_data import Batch, batch, batches, training_data
 from .weight_draws import WeightDraws
 
 
@@ -33,14 +39,15 @@ class Fit(NamedTuple):
             ``log_every``-th also ``seconds`` since the start, the router's ``h_a`` and
             ``h_b`` in nats (means over sites; ``h_a_layers``, ``h_b_layers`` per site)
             and, where the data has a validation split, ``valid``: the mean of
-            log p(y | x) over at most 256 of its examples.
+            log p(y | x) over at most 256 of its examples. A list, or of more than
+            100,000 steps a sequence that makes each dict when it is asked for.
         method: The method, with its options.
         objective: The objective as trained: holds the guide.
         seconds: Wall time spent, over all resumed parts.
     """
 
     model: Model
-    history: list[dict[str, Any]]
+    history: Sequence[dict[str, Any]]
     method: Method
     objective: Objective
     seconds: float
@@ -80,6 +87,10 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    on_sigterm: OnSigterm | None = None,
+    tensorboard: str | Path | None = None,
+    strategy: Strategy | None = None,
+    device: Device | None = None,
     **options: Any,
 ) -> Fit:
     """Train a model in place with Adam, or draw its weights where the method does.
@@ -105,9 +116,24 @@ def fit(
         log_every: Steps between measurements; by default a fiftieth of all.
         progress: Show a progress bar on stderr (plain lines where that is no terminal).
         checkpoint: A folder for checkpoints, written at the end and at every
-            ``checkpoint_every``-th step.
+            ``checkpoint_every``-th step, the one before kept beside it; and for
+            ``metrics.jsonl``, the measured rows of the history as they come.
         checkpoint_every: Steps between checkpoints; by default at the end alone.
-        resume: Go on from the folder's checkpoint, bit for bit, if there is one.
+        resume: Go on from the folder's last good checkpoint, bit for bit, if there is
+            one. Without it a folder that holds one is refused.
+        on_sigterm: ``"save"``: a SIGTERM, such as a machine gets that is taken back,
+            saves a checkpoint after the step and ends the process with exit code 0.
+        tensorboard: A folder to write the measured rows to for TensorBoard (extra
+            ``tensorboard``).
+        strategy: How the run is spread over processes:
+            :class:`~latentroute.inference.SingleProcess`,
+            :class:`~latentroute.inference.DataParallel` or
+            :class:`~latentroute.inference.Fabric`. ``None``: data parallel where
+            torchrun started several processes, else this process alone. Files and
+            progress are written by process 0.
+        device: Where to train: ``"auto"`` (a CUDA device where there is one, else the
+            CPU) or a device, to which the model is moved and where it stays; ``None``:
+            where its parameters are. Batches are moved there as they come.
         **options: Replace the method's options.
 
     Returns:
@@ -115,7 +141,11 @@ def fit(
 
     Raises:
         ValueError: If the data, an option or the program is wrong, before training.
-        FloatingPointError: If the loss becomes NaN or infinite; names the step.
+        ImportError: If TensorBoard is asked for and not installed.
+        Diverged: A ``FloatingPointError``, if the loss becomes NaN or infinite; names
+            step, site and method, and saves the batch.
+        Stopped: A ``SystemExit``, after a SIGTERM where that is asked for.
+        OSError: If a checkpoint cannot be written; the one before stays.
 
     Example:
         >>> from latentroute.models import LayeredNetwork
@@ -126,24 +156,32 @@ def fit(
         >>> len(result.history)
         3
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        check_count(name, value)
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be positive, got {lr}")
+    check_training(
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+    )
+    folder = None if checkpoint is None else Path(checkpoint)
+    check_on_sigterm(on_sigterm, saves=folder is not None)
+    if folder is not None and not resume:
+        refuse_checkpoint(folder)
     x, y = training_data(data)
     if isinstance(model, LayeredNetwork):
         model.check(x, y)
     method = get_method(method, **options)
     method.check_steps(steps)
     parameters = None if parameters is None else list(parameters)
-    own = model.parameters() if isinstance(model, nn.Module) else ()
-    device = next((p.device for p in parameters or own), x.device)
+    where = place(model, parameters, device, x)
+    example = batch(x, y, torch.arange(min(len(x), 2)), where)
     objective = build(
         method,
         model,
         parameters=parameters,
         n_data=len(x),
-        example=batch(x, y, torch.arange(min(len(x), 2)), device),
+        example=example,
         seed=seed,
         regularisers=regularisers,
     )
@@ -151,27 +189,37 @@ def fit(
         raise ValueError("there is nothing to train: no parameter requires a gradient")
     settings = {"method": repr(method), "batch_size": batch_size, "lr": lr}
     settings["regularisers"] = repr(list(regularisers))
-    run = Run(
-        objective,
-        _adam(objective, lr),
-        folder=None if checkpoint is None else Path(checkpoint),
-        settings={**settings, "seed": seed, "n_data": len(x)},
-    )
-    if resume:
-        run.resume()
-    if isinstance(objective, Sampler):
-        objective.begin(steps)
-    monitor = Monitor(objective.evaluated, data, x, y, device)
-    with Progress(steps, enabled=progress, start=run.step) as bar:
-        run.train(
-            _parts(run, x, y, batch_size, device),
-            steps,
-            measure_every=log_every or max(1, steps // 50),
-            save_every=checkpoint_every or steps,
-            measure=monitor.measure,
-            show=bar.show,
+    strategy = default_strategy() if strategy is None else strategy
+    with strategy.processes(where) as team:
+        board = None if tensorboard is None else Path(tensorboard)
+        run = Run(
+            objective,
+            team.prepare(objective, _adam(objective, lr), example),
+            folder=folder,
+            settings={**settings, "seed": seed, "n_data": len(x)},
+            metrics=Metrics(folder, board) if team.is_main else Metrics(None),
+            team=team,
         )
-    return Fit(model, run.history, method, objective, run.seconds)
+        if resume:
+            run.resume()
+        if isinstance(objective, Sampler):
+            objective.begin(steps)
+        monitor = Monitor(objective.evaluated, data, x, y, team.device)
+        with (
+            Progress(steps, enabled=progress and team.is_main, start=run.step) as bar,
+            contextlib.closing(run.metrics),
+            sigterm(on_sigterm) as stop,
+        ):
+            run.train(
+                _parts(run, x, y, batch_size),
+                steps,
+                measure_every=log_every or max(1, steps // 50),
+                save_every=checkpoint_every or steps,
+                measure=monitor.measure,
+                show=bar.show,
+                stop=stop if on_sigterm is None else lambda: team.any(stop()),
+            )
+    return Fit(model, run.history.rows(), method, objective, run.seconds)
 
 
 def _adam(objective: Objective, lr: float) -> torch.optim.Adam:
@@ -183,12 +231,11 @@ def _adam(objective: Objective, lr: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=lr, fused=fused or None)
 
 
-def _parts(
-    run: Run, x: Tensor, y: Tensor | None, batch_size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-    """What each step takes: a batch, or for a sampler all the data."""
-    n, seed = len(x), run.settings["seed"]
+def _parts(run: Run, x: Tensor, y: Tensor | None, batch_size: int) -> Iterator[Batch]:
+    """What each step takes: a part of a batch, or for a sampler all the data."""
+    n, seed, team = len(x), run.settings["seed"], run.team
     if isinstance(run.objective, Sampler):
-        return itertools.repeat(batch(x, y, torch.arange(n), device))
-    rows = batches(n, batch_size, seed, run.step)
-    return (batch(x, y, index, device) for index in rows)
+        yield from itertools.repeat(Batch(*batch(x, y, torch.arange(n), team.device)))
+    for rows in batches(n, batch_size, seed, run.step):
+        part, share = team.part(rows)
+        yield Batch(*batch(x, y, part, team.device), share)

@@ -103,7 +103,8 @@ def whitened(x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
     centred = (x - x.mean(0)).double()
     variance, axes = torch.linalg.eigh(centred.T @ centred / len(x))
     kept = variance > _FLAT * variance[-1].clamp_min(torch.finfo(torch.double).tiny)
-    return (centred @ axes[:, kept] / variance[kept].sqrt()).float()
+    white: Tensor = centred @ axes[:, kept] / variance[kept].sqrt()
+    return white.float()
 
 
 def orders(n_choices: Sequence[int], limit: int, seed: int) -> list[tuple[int, ...]]:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..models.routers import GivenRouting
+from .collapse import collapsed_layers, warn_of_collapse
 from .entropies import router_entropies
-from .evaluate import evaluate
+from .evaluate import evaluate_program
 from .objective import Model
+from .program import RoutedProgram
 from .training_data import batch
 
 _MONITORED = 256  # examples on which entropies and validation are followed
@@ -19,6 +21,8 @@ _MONITORED = 256  # examples on which entropies and validation are followed
 
 class Monitor:
     """Follows the router's entropies and the validation likelihood.
+
+    Warns once where a layer has collapsed.
 
     Args:
         model: What is evaluated; of given routing, the router itself.
@@ -32,9 +36,11 @@ class Monitor:
         self, model: Model, data: Any, x: Tensor, y: Tensor | None, device: torch.device
     ) -> None:
         # Given routes are the training data's: followed is the router itself.
-        self._model = model.model if isinstance(model, GivenRouting) else model
+        followed = model.model if isinstance(model, GivenRouting) else model
+        self._program = RoutedProgram(followed)
         valid = getattr(data, "valid", None)
         self._has_valid = valid is not None
+        self._warned = False
         if valid is not None:
             x, y = valid.x, valid.y
         n = min(len(x), _MONITORED)
@@ -44,8 +50,11 @@ class Monitor:
     def measure(self) -> dict[str, Any]:
         """Entropies in nats and, with a validation split, the mean log p(y | x)."""
         # No draws are wanted; one is the least that evaluate makes.
-        seen = evaluate(self._model, self._x, self._y, draws=1)
-        h_a, h_b = router_entropies(seen.router_probs)
+        seen = evaluate_program(self._program, self._x, self._y, draws=1)
+        h_a, h_b = entropies = router_entropies(seen.router_probs)
+        if not self._warned and (layers := collapsed_layers(seen, entropies)):
+            self._warned = True
+            warn_of_collapse(layers)
         measured: dict[str, Any] = {
             "h_a": h_a.mean().item() if len(h_a) else math.nan,
             "h_b": h_b.mean().item() if len(h_b) else math.nan,

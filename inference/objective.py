@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from .precision import is_narrow
 from .program import RoutedProgram, takes_index
 from .random import RandomStream
-from .regularisers import Regulariser, penalty
+from .regularisers import Gather, Regulariser, penalty
+from .structure import Structure
 from .weight_draws import WeightDraws
 
 Model = Callable[..., Any]
@@ -53,6 +57,7 @@ class Objective(nn.Module, ABC):
         self._stream = RandomStream(seed)
         self.step = 0  # calls so far, which schedules count
         self._regularisers: tuple[Regulariser, ...] = ()
+        self._gather: Gather = list  # what is here is the whole batch
         if parameters is not None:
             self._keep(parameters)
         elif isinstance(model, nn.Module):
@@ -85,13 +90,32 @@ class Objective(nn.Module, ABC):
                 )
         self._regularisers = tuple(regularisers)
 
+    @contextmanager
+    def gathering(self, gather: Gather) -> Iterator[None]:
+        """Compute what is no mean over examples of the whole batch, not of a part.
+
+        Args:
+            gather: From this part's rows of some tensors, those of the whole batch.
+        """
+        self._gather = gather
+        try:
+            yield
+        finally:
+            self._gather = list
+
+    def structure(
+        self, x: Any, y: Any = None, index: Tensor | None = None
+    ) -> Structure:
+        """The program's sites, read on an example batch."""
+        return self._program.structure(*self._arguments(x, y, index))
+
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make what a guide needs of it.
 
         Raises:
             ValueError: If the program is not one that can be routed.
         """
-        self._program.structure(*self._arguments(x, y, index))
+        self.structure(x, y, index)
 
     @abstractmethod
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
@@ -113,13 +137,16 @@ class Objective(nn.Module, ABC):
             ValueError: If index does not fit the batch or the data.
         """
         self._check_index(x, index)
+        if is_narrow():  # autocast keeps weights as they were cast before they moved
+            torch.clear_autocast_cache()
         self._temper()
         with self._stream():
             loss = self._loss(x, y, index)
             if self._regularisers:
                 args = self._arguments(x, y, index)
                 parts = self._regularisers
-                loss = loss + penalty(self._program, args, parts, self.step)
+                added = penalty(self._program, args, parts, self.step, self._gather)
+                loss = loss + added
         self.step += 1
         return loss
 
@@ -177,7 +204,8 @@ class Objective(nn.Module, ABC):
                 f"index must have shape ({n},), one row an example, got "
                 f"{tuple(index.shape)}"
             )
-        if self.n_data is not None and n:
+        # Not on an accelerator, where to look is to wait for it.
+        if self.n_data is not None and n and index.device.type == "cpu":
             low, high = (int(end) for end in index.aminmax())
             if low < 0 or high >= self.n_data:
                 raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .precision import full_precision
 from .program import RoutedProgram
 from .structure import untouched_randomness
 from .terms import Terms
@@ -96,7 +97,7 @@ def _alike(
     places = torch.arange(n_examples).unsqueeze(-1) + torch.arange(len(sizes))
     routes = places % sizes  # (N, L)
     try:
-        with torch.no_grad(), untouched_randomness():
+        with torch.no_grad(), untouched_randomness(), full_precision():
             among_all = _table(program.given(*args, routes=routes), n_examples)
             own = program.given(*part, routes=routes[rows])
             alone = _table(own, len(routes[rows]))

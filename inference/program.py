@@ -22,6 +22,7 @@ from .assign import (
     support_values,
 )
 from .broadcasting import disagreement
+from .precision import full_precision, is_narrow
 from .relaxed import RelaxedTerms, Relaxer, WeightsOf, stack_relaxed
 from .structure import RouteSite, Structure, read_structure, untouched_randomness
 from .terms import (
@@ -248,7 +249,7 @@ class RoutedProgram:
             return self._run(args, assign)
         try:
             terms = self._run(args, assign)
-            reason = self._doubt(terms, args, dims)
+            reason = self._doubt(self._in_full(terms, args, assign), args, dims)
         except ProgramError:
             raise
         except _SHAPE_ERRORS as error:
@@ -264,6 +265,15 @@ class RoutedProgram:
         )
         return None
 
+    def _in_full(
+        self, terms: Terms, args: Any, assign: Callable[[Site, int], Tensor]
+    ) -> Terms:
+        """The terms, of another run where these are of few digits."""
+        if not is_narrow():
+            return terms
+        with torch.no_grad(), untouched_randomness(), full_precision():
+            return self._run(args, assign)
+
     def _doubt(self, terms: Terms, args: Any, dims: Mapping[str, int]) -> str | None:
         """How a broadcasting run differs from a plain one at the same routes."""
         sites = self.structure(*args).sites
@@ -273,7 +283,7 @@ class RoutedProgram:
         def plain(routes: Tensor) -> Terms:
             return self._run(args, natural_values(sites, routes))
 
-        with torch.no_grad(), untouched_randomness():
+        with torch.no_grad(), untouched_randomness(), full_precision():
             return disagreement(terms, self.structure(*args), plain, dims)
 
     def peek(self, *args: Any, routes: Tensor) -> Float[Tensor, "paths examples m"]:

@@ -77,11 +77,12 @@ def check_guide(
     with untouched_randomness(), torch.no_grad():
         record.run(guide, *args)
     sites = {name: s for name, s in record.sites.items() if not s.observed}
+    has = list(sites)
     for site in structure.sites:
         if site.name not in sites:
             raise ProgramError(
                 f"the guide does not sample the routing site {site.name!r}: it must "
-                f"sample each of {list(structure.names)} (it has {list(sites)})"
+                f"sample each of {list(structure.names)} (it has {has})"
             )
         found = sites.pop(site.name)
         support = found.fn.enumerate_support(expand=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from .program import RoutedProgram
 from .schedules import Constant, Schedule
 from .terms import choice_log_probs
+
+Gather = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class Regulariser(ABC):
@@ -197,10 +199,19 @@ def penalty(
     args: tuple[Any, ...],
     regularisers: Sequence[Regulariser],
     step: int,
+    gather: Gather = list,
 ) -> Float[Tensor, ""]:
     """What regularisers add to the loss.
 
     Cost: one run of the program on one sampled route an example.
+
+    Args:
+        program: The program.
+        args: Its arguments.
+        regularisers: The parts.
+        step: Counts from 0.
+        gather: Brings the sites' (N, M_l) log-probabilities of the whole batch together
+            where these examples are a part of it.
     """
     parts = [r for r in regularisers if not isinstance(r, Tempering)]
     if not parts:
@@ -213,7 +224,8 @@ def penalty(
     ]
     if not log_probs:
         raise ValueError("every routing site is given: there is nothing to regularise")
-    return -_total(part.bonus(log_probs, step) for part in parts)
+    whole = gather(log_probs)
+    return -_total(part.bonus(whole, step) for part in parts)
 
 
 def _total(values: Any) -> Tensor:

@@ -110,7 +110,9 @@ def elbo_of(
         static: Names of the static sites.
         n_data: Examples of the data; a static site's terms count once for them all.
     """
-    elbo = terms.likelihood + terms.static_likelihood / n_data
+    elbo = terms.likelihood
+    if terms.coupled:
+        elbo = elbo + terms.static_likelihood / n_data
     if log_q is terms.prior:  # the two cancel
         return elbo
     for name, log_p in terms.prior.items():
@@ -134,11 +136,16 @@ def score_function(
         log_q: Log-probabilities of the sampled choices, by site.
         static: Names of the static sites, which earn what all examples earn.
     """
-    surrogate = value.mean()
-    for name, score in log_q.items():
-        earned = advantage.mean(-1, keepdim=True) if name in static else advantage
-        surrogate = surrogate + (earned * score).mean()
-    return surrogate + (value.mean() - surrogate).detach()
+    own = [score for name, score in log_q.items() if name not in static]
+    surrogates = [(advantage * sum(own[1:], own[0])).mean()] if own else []
+    shared = [score for name, score in log_q.items() if name in static]
+    if shared:
+        earned = advantage.mean(-1, keepdim=True)
+        surrogates.append((earned * sum(shared[1:], shared[0])).mean())
+    total = value.mean()
+    for surrogate in surrogates:
+        total = total + (surrogate - surrogate.detach())
+    return total
 
 
 def check_baseline(n_samples: int, baseline: Baseline) -> None:

@@ -17,9 +17,10 @@ def sum_routes(
 ) -> Float[Tensor, "*batch"]:
     """Log sum_a p(y, a | x) from the terms of an enumerated run.
 
-    Each site is summed out in turn, the last first, by one logsumexp of the sum of the
-    factors that depend on it, so that the gradient is the posterior's whatever the
-    distance between prior and likelihood. (Shifting each factor by its own maximum, as
+    All sites at once where one factor depends on them all, else each in turn, the last
+    first: one logsumexp of the sum of the factors that depend on it, so that the
+    gradient is the posterior's whatever the distance between prior and likelihood.
+    (Shifting each factor by its own maximum, as
     Pyro's contraction does, loses the gradient once their modes are some 16 nats apart
     in float32.) Cost: that of the largest factor.
 
@@ -70,7 +71,12 @@ def _factors(terms: Terms, structure: Structure, data_scale: float) -> list[Tens
 
 def eliminate(factors: list[Tensor], dims: Mapping[str, int]) -> list[Tensor]:
     """Sum sites, the leftmost first, out of a product of factors in logarithms."""
-    for dim in sorted(dims.values()):
+    sites = sorted(dims.values())
+    widest = max(factors, key=Tensor.numel)
+    if sites and all(widest.dim() >= -d and widest.shape[d] > 1 for d in sites):
+        # Nothing is gained by fewer dimensions: the smallest factors are added first.
+        return [logsumexp(_add(sorted(factors, key=Tensor.numel)), sites)]
+    for dim in sites:
         touched = [f for f in factors if f.dim() >= -dim and f.shape[dim] > 1]
         if not touched:  # one choice, of probability one
             continue
@@ -79,18 +85,17 @@ def eliminate(factors: list[Tensor], dims: Mapping[str, int]) -> list[Tensor]:
     return factors
 
 
-def logsumexp(values: Tensor, dim: int) -> Tensor:
-    """log sum exp over one dimension, which is kept.
+def logsumexp(values: Tensor, dim: int | list[int]) -> Tensor:
+    """log sum exp over some dimensions, which are kept.
 
     As torch's, but for its gradient, the softmax: it is accurate at -1e6 in float32,
     where the total is rounded to .06 nats (so not exp(values - total)), and zero, not
     NaN, where every value is -inf, a route that a program forbids.
     """
     limits = torch.finfo(values.dtype)
-    largest = values.detach().amax(dim, keepdim=True)
-    shifted = values - largest.clamp(limits.min, limits.max)
-    total = shifted.exp().sum(dim, keepdim=True)  # at least 1, or 0 at a forbidden one
-    return total.clamp_min(limits.tiny).log() + largest
+    largest = values.detach().amax(dim, keepdim=True).clamp(limits.min, limits.max)
+    shifted = (values - largest).clamp_min(limits.min)  # finite: the gradient's sake
+    return torch.logsumexp(shifted, dim, keepdim=True) + largest
 
 
 def _add(factors: list[Tensor]) -> Tensor:

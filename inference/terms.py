@@ -29,6 +29,9 @@ class Terms(NamedTuple):
     sites: dict[str, Site]  # every sample statement, as it ran
     dims: dict[str, int]  # where each enumerated site stands
     runs: tuple[Terms, ...] = ()  # the plain runs, of a program that does not broadcast
+    coupled: bool = (
+        True  # whether anything stands outside the plate, as far as is known
+    )
 
 
 def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
@@ -49,7 +52,8 @@ def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
         )
     like = next(iter(prior.values()), torch.zeros(()))
     likelihood, outside = read_likelihoods(sites, structure, like)
-    return Terms(likelihood, outside, prior, index, sites, dims={})
+    coupled = structure.coupled
+    return Terms(likelihood, outside, prior, index, sites, {}, coupled=coupled)
 
 
 def read_likelihoods(
@@ -116,6 +120,7 @@ def _map(terms: list[Terms], join: Callable[[list[Tensor]], Tensor]) -> Terms:
         {name: join([t.routes[name] for t in terms]) for name in first.routes},
         first.sites,
         first.dims,
+        coupled=first.coupled,
     )
 
 

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """A process's part of a batch: all of it where there is one process.
+
+    Attributes:
+        x: (B, ...) inputs.
+        y: (B, ...) targets, or ``None``.
+        rows: (B,) their rows of the data.
+        share: How much the mean over these examples counts in the mean of all
+            processes' means: 1 where all have as many.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    rows: Tensor
+    share: float = 1.0
 
 
 def training_data(data: Any) -> tuple[Tensor, Tensor | None]:
@@ -24,6 +41,11 @@ def training_data(data: Any) -> tuple[Tensor, Tensor | None]:
             "data must be a task or a tuple (x, y) of tensors, got "
             f"{type(data).__name__} of {type(x).__name__} and {type(y).__name__}"
         )
+    for name, values in (("x", x), ("y", y)):
+        if values is not None and not values.dim():
+            raise ValueError(
+                f"{name} must hold examples along its first axis, got a single number"
+            )
     if not len(x):
         raise ValueError("data must hold at least one example, got none")
     if y is not None and len(y) != len(x):

@@ -123,8 +123,10 @@ class ModuleBank(nn.Module):
             own = self._evaluate.each(z.movedim(axis, 0))
             return own.movedim(0, axis)
         batch = route.shape
-        if z.shape[:-1] != batch:  # broadcast_shapes takes as long as a product
-            batch = torch.broadcast_shapes(z.shape[:-1], batch)
+        rows_of = z.shape[:-1]
+        # broadcast_shapes takes as long as a product.
+        if batch[max(0, len(batch) - len(rows_of)) :] != rows_of:
+            batch = torch.broadcast_shapes(rows_of, batch)
         rows = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
         chosen = self._evaluate.chosen(rows, route.expand(batch).reshape(-1).long())
         value: Tensor = chosen.unflatten(0, batch)

@@ -62,3 +62,33 @@ def check_count(argument: str, value: object, *, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{argument} must be a whole number >= {least}, got {value!r}")
+
+
+def check_dtype(x: Tensor, weight: Tensor) -> None:
+    """Refuse inputs of another type than the weights; autocast takes any.
+
+    Raises:
+        ValueError: Names both types.
+    """
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"x must be {_plain(weight.dtype)}, as the weights are, got "
+            f"{_plain(x.dtype)}: x.to({weight.dtype}), or another model.to(dtype)"
+        )
+
+
+def check_device(x: Tensor, weight: Tensor) -> None:
+    """Refuse inputs on another device than the weights.
+
+    Raises:
+        ValueError: Names both devices.
+    """
+    if x.device != weight.device:
+        raise ValueError(
+            f"x must be on {weight.device}, as the weights are, got {x.device}: "
+            f"x.to({str(weight.device)!r})"
+        )
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

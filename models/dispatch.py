@@ -49,7 +49,7 @@ class StackedAffine(nn.Module):
             ends: Where each module's rows end.
         """
         out = grouped_product(h, self.weight, ends)
-        return out if self.bias is None else out + self.bias[module]
+        return out if self.bias is None else out + self.bias[module].to(out.dtype)
 
 
 def grouped_product(
@@ -73,6 +73,10 @@ def grouped_product(
         (``out.sum().backward()``) where it reaches grouped_mm directly; picking rows
         from the result, as :class:`~latentroute.models.ModuleBank` does, avoids that.
     """
+    device = h.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)  # torch's list lacks grouped_mm
+        h, weight = h.to(dtype), weight.to(dtype)
     if h.dtype not in (torch.float32, torch.bfloat16):
         sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
         parts = [rows @ w for rows, w in zip(h.split(sizes), weight, strict=True)]
@@ -134,7 +138,9 @@ class AffineStack(nn.Module):
         n_modules = next(
             len(s.weight) for s in self.stages if isinstance(s, StackedAffine)
         )
-        ends = torch.bincount(module, minlength=n_modules).cumsum(0)
+        # Not bincount, which waits for an accelerator.
+        places = torch.arange(n_modules, device=module.device)
+        ends = torch.searchsorted(module, places, right=True, out_int32=True)
         h = z[order]
         for stage in self.stages:
             if isinstance(stage, StackedAffine):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .categorical import Categorical
+from .categorical import Categorical, single
 from .checks import all_finite, values_are_checked
 
 
@@ -76,7 +76,9 @@ class NormalHead(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch into"]) -> dist.Independent:
         """The distribution of y (event dim 1), of the batch shape of ``h``."""
-        normal = dist.Normal(self.linear(h), self.log_scale.exp(), validate_args=False)
+        normal = dist.Normal(
+            single(self.linear(h)), self.log_scale.exp(), validate_args=False
+        )
         return dist.Independent(normal, 1, validate_args=False)
 
     def target(self, y: Tensor, n: int) -> Tensor:
@@ -105,7 +107,7 @@ class BernoulliHead(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch into"]) -> dist.Independent:
         """The distribution of y (event dim 1), of the batch shape of ``h``."""
-        bernoulli = dist.Bernoulli(logits=self.linear(h), validate_args=False)
+        bernoulli = dist.Bernoulli(logits=single(self.linear(h)), validate_args=False)
         return dist.Independent(bernoulli, 1, validate_args=False)
 
     def target(self, y: Tensor, n: int) -> Tensor:

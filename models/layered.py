@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyro
 import torch
@@ -11,7 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .banks import Combine, Duplicates, ModuleBank
-from .checks import all_finite, check_choice, check_count, values_are_checked
+from .checks import (
+    all_finite,
+    check_choice,
+    check_count,
+    check_device,
+    check_dtype,
+    values_are_checked,
+)
 from .heads import HEADS
 from .routers import LinearRouter, StaticRouter
 from .routing import route
@@ -143,16 +150,21 @@ class LayeredNetwork(nn.Module):
             The targets, given or sampled.
 
         Raises:
-            ValueError: If x or y has the wrong shape, a NaN, or a class out of range.
+            ValueError: If x or y has the wrong shape, a NaN, or a class out of range,
+                or x is not of the weights' type and on their device.
         """
         y = self.check(x, y)
+        if isinstance(self.encoder, nn.Linear):
+            check_device(x, self.encoder.weight)
         decisions = self._decisions()
         static = None
         if self.routing == "static":
             static = [
                 [route(name, router()) for name, router in layer] for layer in decisions
             ]
-        with pyro.plate("data", n_data or len(x), subsample=index, dim=-1):
+        size = n_data or len(x)
+        device: Any = x.device  # Pyro's annotation has names alone
+        with pyro.plate("data", size, subsample=index, dim=-1, device=device):
             z = self.encoder(x)
             for layer, bank in enumerate(self.banks):
                 if static is None:
@@ -189,6 +201,8 @@ class LayeredNetwork(nn.Module):
                 f"x must have shape (N, {self.in_features}) with N >= 1, "
                 f"got {tuple(x.shape)}"
             )
+        if isinstance(self.encoder, nn.Linear):
+            check_dtype(x, self.encoder.weight)
         if values_are_checked(x) and not all_finite(x):
             row = (~torch.isfinite(x)).nonzero()[0, 0].item()
             raise ValueError(f"x must be finite, got NaN or infinity at row {row}")

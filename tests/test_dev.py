@@ -1,6 +1,7 @@
 """dev.py: when it installs, what it runs, and what it says; nothing is installed."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,14 @@ def test_compare_runs_the_command_of_the_readme(dev, world):
     ]
 
 
+def test_bench_measures_everything_and_the_peers(dev, world):
+    assert dev.main(["bench", "--suites", "exact"]) == 0
+    assert world.ran[-1][-9:] == [
+        *("latentroute", "benchmark", "speed", "--peers", "runs/peers"),
+        *("--out", "runs/bench", "--suites", "exact"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -246,7 +255,7 @@ def test_bad_usage(dev, capsys):
     assert dev.main(["--help"]) == 0
     assert "python3 dev.py compare" in capsys.readouterr().out
     assert dev.main(["tset"]) == 2
-    assert "compare, test, docs, install" in capsys.readouterr().err
+    assert "compare, test, bench, docs, install, audit" in capsys.readouterr().err
     assert dev.main(["install", "x"]) == 2
 
 
@@ -264,3 +273,38 @@ def test_the_file_is_standard_library_alone():
         check=False,
     )
     assert done.stdout == "fine\n", done.stderr
+
+
+FLAW = {"id": "GHSA-1", "fix_versions": ["2"], "description": ""}
+
+
+@pytest.mark.parametrize(
+    ("flaws", "code", "said"),
+    [
+        (None, 0, "not audited"),
+        ([], 0, "1 of 2 packages audited, 0 advisories"),
+        ([FLAW], 1, "idna 1: GHSA-1, mended in 2"),
+    ],
+)
+def test_audit_says_what_it_found_and_whether_it_could(
+    world, monkeypatch, capsys, flaws, code, said
+):
+    skipped = {"name": "torch", "skip_reason": "not found"}
+    idna = {"name": "idna", "version": "1", "vulns": flaws}
+    asked = []
+
+    def answer(command):
+        asked.append(command)
+        packages = [skipped] if flaws is None else [skipped, idna]
+        return json.dumps({"dependencies": packages})
+
+    monkeypatch.setattr(world.dev, "output", answer)
+    assert world.dev.main(["audit"]) == code
+    assert said in capsys.readouterr().err
+    assert len(asked) == (1 if flaws is None else 2), "one package first"
+
+
+def test_audit_without_an_answer(world, monkeypatch, capsys):
+    monkeypatch.setattr(world.dev, "output", lambda command: "")
+    assert world.dev.main(["audit"]) == 0
+    assert "not audited" in capsys.readouterr().err

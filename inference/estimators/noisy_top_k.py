@@ -123,8 +123,10 @@ class _NoisyTopKObjective(Objective):
         n_data = len(x) * self._data_scale(len(x))
         loss = -relaxed_likelihood(terms, n_data).mean()
         for gate in gates:
-            loss = loss + method.w_importance * _imbalance(gate.weights)
-            loss = loss + method.w_load * _imbalance(gate.load)
+            # Of the whole batch: an even use is no mean over examples.
+            weights, load = self._gather([part.flatten(0, -2) for part in gate])
+            loss = loss + method.w_importance * squared_variation(weights.sum(0))
+            loss = loss + method.w_load * squared_variation(load.sum(0))
         return loss
 
 
@@ -183,7 +185,3 @@ def check_sites(structure: Structure, k: int) -> None:
                 f"k must be at most the {site.n_choices} choices of site "
                 f"{site.name!r}, got {k}"
             )
-
-
-def _imbalance(shares: Tensor) -> Tensor:
-    return squared_variation(shares.flatten(0, -2).sum(0))

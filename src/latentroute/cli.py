@@ -11,12 +11,14 @@ import os
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from . import __version__
+from .launched import n_processes
 
 PROG = "latentroute"
 TRACEBACK_VARIABLE = "LATENTROUTE_TRACEBACK"
@@ -57,7 +59,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "compare": Command(
         "train by several methods and seeds; table, figures and report",
-        ".cli_train",
+        ".cli_compare",
         "compare",
     ),
     "train": Command(
@@ -120,6 +122,8 @@ def command(name: str | None) -> Command:
     if name not in COMMANDS:
         got = f"unknown command {name!r}" if name else "no command given"
         raise UsageError(f"{got}; there are {', '.join(COMMANDS)} (see {PROG} --help)")
+    if name != "train" and n_processes() > 1:
+        raise UsageError(f"{name} runs in one process: start it without torchrun")
     return COMMANDS[name]
 
 
@@ -132,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if argv is None:  # the process is ours, and so is how it warns
+        warnings.formatwarning = warning_line
     try:
         chosen = overview().parse_args(argv)
         code = command(chosen.command).load()(chosen.rest)
@@ -147,6 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return explain(error)
     return code
+
+
+def warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as one line, without the place in the code."""
+    line = textwrap.shorten(str(message), MESSAGE_WIDTH, placeholder=" ...")
+    return f"{PROG}: warning: {line}\n"
 
 
 def explain(error: Exception) -> int:

@@ -48,7 +48,7 @@ class _ScanConfig(argparse.Action):
     def __call__(self, _: Any, namespace: Any, values: Any, __: Any = None) -> None:
         try:
             content = yaml.safe_load(Path(values).read_text(encoding="utf-8"))
-        except (OSError, UnicodeError, yaml.YAMLError):
+        except (OSError, UnicodeError, RecursionError, yaml.YAMLError):
             return  # the second pass says it
         if isinstance(content, dict):
             for key in vars(namespace).keys() & content.keys():

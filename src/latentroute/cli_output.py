@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import launched
 from .cli import PROG, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 COMPARISON_FILE = "comparison.nc"
 RUN_FILE = "run.nc"
-CHECKPOINT_FILE = "checkpoint.pt"
 OPTIONS_FILE = "config.yaml"
 PLAIN_WIDTH = 2000  # a file or a pipe has no width: nothing is folded
 
@@ -52,8 +52,9 @@ def writable_folder(path: str) -> Path:
 
 
 def tell(line: str) -> None:
-    """A message to whoever watches; stdout is for results."""
-    print(line, file=sys.stderr, flush=True)
+    """A message to whoever watches, once; stdout is for results."""
+    if not launched.rank():
+        print(line, file=sys.stderr, flush=True)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

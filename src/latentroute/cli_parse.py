@@ -16,7 +16,13 @@ from .cli_choice import Choice, guess
 POSITIVE = {"PositiveInt": "a whole number", "PositiveFloat": "a number"}
 
 
-NOT_SAVED = ("out", "json", "resume")  # of the one call, not of its result
+NOT_SAVED = (
+    "out",
+    "json",
+    "resume",
+    "backend",
+    "workers",
+)  # of the one call, not of its result
 
 
 class Parsed(NamedTuple):
@@ -41,6 +47,9 @@ def parse(parser: ArgumentParser, words: Sequence[str], choice: Choice) -> Parse
         options = parser.parse_args(list(words))
     except ArgumentError as error:
         raise UsageError(_explain(parser, str(error), choice)) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--config: no YAML file in UTF-8: {reason}") from error
     if not choice.own_data and (options.target or options.missing):
         raise UsageError("--target and --missing need --data FILE")
     found = yaml.safe_load(parser.dump(options))

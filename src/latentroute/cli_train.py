@@ -1,4 +1,4 @@
-"""``latentroute compare`` and ``latentroute train``."""
+"""``latentroute train``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from . import launched
 from .cli import PROG, UsageError
-from .cli_choice import Choice, choose, split_names
+from .cli_choice import Choice, choose
 from .cli_options import (
     NETWORK,
     add_chosen,
@@ -20,8 +21,6 @@ from .cli_options import (
     base_parser,
 )
 from .cli_output import (
-    CHECKPOINT_FILE,
-    COMPARISON_FILE,
     OPTIONS_FILE,
     RUN_FILE,
     finish,
@@ -37,38 +36,6 @@ if TYPE_CHECKING:
     from .tasks import Task
 
 
-def compare(words: Sequence[str]) -> int:
-    """``latentroute compare``: methods x seeds, a table, figures and a report."""
-    choice = choose(words, "methods")
-    options, config = parse(_compare_parser(choice), words, choice)
-    methods = {name: _method(name, options) for name in choice.methods}
-    parts = _regularisers(choice, options)
-    out = writable_folder(options.out or f"runs/{_name(choice, options)}")
-    task = _task(choice, options)
-    _use_threads(options.threads)
-    from .analysis import save
-    from .analysis.report import write
-    from .inference import compare as run
-
-    tree = run(
-        task,
-        methods,
-        options.seeds,
-        network=_network(options),
-        steps=options.steps,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        draws=options.draws,
-        regularisers=parts,
-        progress=True,
-    )
-    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
-    tree.attrs["description"] = task.description
-    tree.attrs["command"] = shlex.join([PROG, "compare", *words])
-    saved = save(tree, out / COMPARISON_FILE)
-    return finish(tree, [saved, *write(tree, out)], as_json=options.json)
-
-
 def train(words: Sequence[str]) -> int:
     """``latentroute train``: one method and seed, with checkpoints."""
     choice = choose(words, "method")
@@ -76,16 +43,41 @@ def train(words: Sequence[str]) -> int:
         raise UsageError(f"--method takes one name, got {', '.join(choice.methods)}")
     options, config = parse(_train_parser(choice), words, choice)
     (name,) = choice.methods
-    method, parts = _method(name, options), _regularisers(choice, options)
+    what = _method(name, options), _regularisers(choice, options)
     default_out = f"runs/{_name(choice, options)}-{name}"
     out = writable_folder(options.out or default_out)
+    from .inference.signals import Stopped, sigterm_leaves
+
+    line = f"SIGTERM: what was trained is saved in {out}, and --resume goes on"
+    try:
+        with sigterm_leaves(options.on_sigterm, line):
+            return _train(choice, options, config, out, what, shlex.join(words))
+    except Stopped as stopped:
+        tell(stopped.message)
+        return 0
+
+
+def _train(
+    choice: Choice,
+    options: Namespace,
+    config: str,
+    out: Path,
+    what: tuple[Method, Sequence[Regulariser]],
+    words: str,
+) -> int:
+    """Load, train, evaluate, write; the exit code."""
+    (name,), (method, parts) = choice.methods, what
     task = _task(choice, options)
-    if options.resume and not (out / CHECKPOINT_FILE).exists():
+    from .inference.checkpoint import has_checkpoint
+
+    if options.resume and not has_checkpoint(out):
         tell(f"no checkpoint in {out}: training begins at the first step")
     from .analysis import save, to_datatree
 
     _use_threads(options.threads)
     result = _fit(task, method, parts, options, out)
+    if launched.rank():  # process 0 has it all and writes it
+        return 0
     (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
     tree = to_datatree(
         result.evaluated,
@@ -98,7 +90,7 @@ def train(words: Sequence[str]) -> int:
             "method": name,
             "config": repr(method),
             "wall_time": result.seconds,
-            "command": shlex.join([PROG, "train", *words]),
+            "command": f"{PROG} train {words}",
         },
         weight_draws=result.weight_draws,
     )
@@ -133,6 +125,8 @@ def _fit(
         checkpoint=out,
         checkpoint_every=options.checkpoint_every,
         resume=options.resume,
+        on_sigterm=options.on_sigterm,
+        tensorboard=out / "tensorboard" if options.tensorboard else None,
     )
 
 
@@ -144,7 +138,7 @@ def _use_threads(threads: int) -> None:
 
 def _attributes(task: Task, options: Namespace) -> dict[str, Any]:
     """What a run's file says of its task and training."""
-    from .inference.compare import prior_log_likelihood
+    from .inference.prior import prior_log_likelihood
 
     return {
         "task": task.name,
@@ -158,43 +152,12 @@ def _attributes(task: Task, options: Namespace) -> dict[str, Any]:
     }
 
 
-def _compare_parser(choice: Choice) -> ArgumentParser:
-    parser = base_parser(
-        "compare",
-        "Train by several methods and seeds. Writes comparison.nc, summary.csv, the "
-        "figures, report.html and the options (config.yaml) under --out, and prints "
-        "the table. Exit codes: 0 "
-        "done, 2 bad usage or input, 1 anything else, such as a training that failed "
-        "(the others are there all the same).",
-        choice,
-    )
-    group = parser.add_argument_group("comparison")
-    group.add_argument(
-        "--methods",
-        type=split_names,
-        default=list(choice.methods),
-        metavar="A,B",
-        help="inference methods, with commas between them; `all` for every one",
-    )
-    group.add_argument(
-        "--seeds",
-        type=PositiveInt,
-        default=4,
-        metavar="INT",
-        help="trainings of each method, from seeds 0, 1 and so on",
-    )
-    _add_output(group, "runs/TASK")
-    add_training(parser, choice)
-    add_chosen(parser, choice)
-    return parser
-
-
 def _train_parser(choice: Choice) -> ArgumentParser:
     parser = base_parser(
         "train",
-        "Train by one method. Writes checkpoint.pt and, at the end, run.nc under "
-        "--out, and prints what was reached. Exit codes: 0 done, 2 bad usage or input, "
-        "1 anything else.",
+        "Train by one method. Writes checkpoint.pt, metrics.jsonl and, at the end, "
+        "run.nc under --out, and prints what was reached. Exit codes: 0 done, 2 bad "
+        "usage or input, 1 anything else.",
         choice,
     )
     group = parser.add_argument_group("run")
@@ -220,6 +183,17 @@ def _train_parser(choice: Choice) -> ArgumentParser:
         default=200,
         metavar="INT",
         help="steps between checkpoints",
+    )
+    group.add_argument(
+        "--on-sigterm",
+        type=Literal["save"] | None,
+        help="`save`: SIGTERM saves a checkpoint and ends with exit code 0, for "
+        "machines that are taken back (default: it ends the process)",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write what is measured to --out/tensorboard too",
     )
     add_training(parser, choice)
     add_chosen(parser, choice)

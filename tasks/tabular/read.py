@@ -2,13 +2,12 @@
 
 import csv
 import math
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ..options import quoted
 
 SUFFIXES = (".csv", ".parquet", ".npz")
+LONGEST = 300  # characters of a library's message
 PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")
 
 
@@ -128,7 +128,7 @@ def _read_parquet(path: Path) -> RawTable:
         )
     try:
         frame = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
-    except (ValueError, OSError, NotImplementedError) as error:
+    except Exception as error:  # whatever damaged bytes make pyarrow and pandas raise
         # pyarrow meets two columns of one name with a message about its internals
         if "Multiple matches" in str(error):
             name = str(error).split("(", 1)[-1].split(")", 1)[0]
@@ -149,7 +149,7 @@ def _read_npz(path: Path) -> RawTable:
     try:
         with np.load(path, allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever damaged bytes make numpy and zipfile raise
         if "allow_pickle" in str(error):
             raise ValueError(
                 f"path must be an NPZ file of numbers or texts; {str(path)!r} holds "
@@ -225,5 +225,5 @@ def _refuse_duplicates(names: Sequence[str], path: Path) -> None:
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
     lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
+    reason = lines[0][:LONGEST] if lines else type(error).__name__
     return ValueError(f"path must be {kind} file; {str(path)!r} is not: {reason}")

@@ -175,6 +175,12 @@ def test_text_from_outside_is_escaped(comparison_tree, page):
     assert found.text.count(HOSTILE) >= 8
 
 
+def test_labels_and_feature_names_cannot_become_markup(run_tree, page):
+    names = {"class_names": ["a", "b", "c", HOSTILE], "feature_names": [HOSTILE] * 5}
+    found = page(run_tree(attrs=names))
+    assert len(found.all("script")) == 2
+
+
 def test_failures_are_listed_with_their_reason(comparison_tree, page):
     text = page(comparison_tree(failed=[("score-function", 2)])).text
     assert "1 of 6 trainings failed" in text

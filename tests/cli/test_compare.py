@@ -20,6 +20,7 @@ FILES = {
     "config.yaml",
     "report.html",
     "summary.csv",
+    "sweep",
     *(f"{name}.png" for name in FIGURES),
 }
 
@@ -61,9 +62,10 @@ def test_stdout_is_json_alone_and_progress_is_on_stderr(compared):
     found = json.loads(stdout)
     assert [row["method"] for row in found["summary"]] == ["exact", "hard-em"]
     assert found["failures"] == []
-    assert {path.rpartition("/")[2] for path in found["files"]} | {"config.yaml"} == (
-        FILES
-    )
+    assert {path.rpartition("/")[2] for path in found["files"]} | {
+        "config.yaml",
+        "sweep",
+    } == (FILES)
     assert "exact, seed 1" in stderr
     assert str(out / "report.html") in stderr
 
@@ -96,7 +98,7 @@ def test_report_writes_the_same_files_again(compared, tmp_path, capsys):
     copy = tmp_path / "comparison.nc"
     copy.write_bytes((out / "comparison.nc").read_bytes())
     assert main(["report", str(tmp_path)]) == 0
-    assert {p.name for p in tmp_path.iterdir()} == FILES - {"config.yaml"}
+    assert {p.name for p in tmp_path.iterdir()} == FILES - {"config.yaml", "sweep"}
     assert (tmp_path / "summary.csv").read_text() == (out / "summary.csv").read_text()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["method", "exact", "hard-em"]
@@ -133,3 +135,18 @@ def test_the_page_says_what_was_run(compared):
     assert "latentroute compare --task clusters" in page.text
     assert "torch" in page.text
     assert "HardEM(" in page.text
+
+
+def test_a_comparison_that_did_not_end_is_taken_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("latentroute.analysis.report.write", lambda tree, out: [])
+    words = ["compare", *SMALL, "--out", str(tmp_path)]
+    assert main([*words, "--resume"]) == 0
+    assert "the comparison begins with the first one" in capsys.readouterr().err
+    (tmp_path / "sweep" / "runs" / "clusters" / "exact" / "seed_1.nc").unlink()
+    assert main(words) == 2  # what is there must not be thrown away
+    assert "has 3 of 4 runs" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    stderr = capsys.readouterr().err
+    assert "3 of 4 were done before" in stderr and "[4/4] exact, seed 1" in stderr
+    assert main(words) == 0  # the one that ended is replaced
+    assert "[4/4] hard-em, seed 1" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Exit codes and messages, whatever the command."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_the_traceback_is_shown_on_demand(run, capsys, monkeypatch):
     monkeypatch.setenv(cli.TRACEBACK_VARIABLE, "1")
     assert run(break_something) == 1
     assert "in break_something" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(cli.sys, "argv", ["latentroute", "methods"])
+    monkeypatch.setattr(cli.Command, "load", lambda command: lambda words: 0)
+    assert cli.main() == 0
+    said = warnings.formatwarning("one\ntwo", UserWarning, "file.py", 3)
+    assert said == "latentroute: warning: one two\n"
 
 
 def test_an_interruption_is_130(run, capsys):

@@ -9,7 +9,7 @@ import yaml
 import latentroute.inference
 from latentroute.cli import main
 from latentroute.cli_choice import DEFAULT_METHODS, DEFAULT_TASK
-from latentroute.inference import METHODS
+from latentroute.inference import METHODS, Processes, Serial
 from latentroute.inference.baselines import MovingAverage
 from latentroute.tasks import TASKS
 
@@ -25,6 +25,7 @@ def reached(monkeypatch, tmp_path):
 
     @functools.wraps(latentroute.inference.compare)  # the defaults are read off it
     def record(*args, **options):
+        assert options.pop("folder").name == "sweep"
         calls.append((*args, options))
         raise Reached
 
@@ -94,8 +95,16 @@ def test_the_defaults_are_those_of_the_function(reached):
     assert seeds == 4
     assert options.pop("progress") is True
     assert options.pop("network") == {}
+    assert options.pop("backend") == Serial()
     defaults = inspect.signature(latentroute.inference.compare).parameters
     assert options == {name: defaults[name].default for name in options}
+
+
+def test_workers_have_the_threads_of_the_command(reached):
+    words = ("--backend", "process", "--workers", "3", "--threads", "2", "--resume")
+    *_, options = reached(*words)
+    assert options["backend"] == Processes(workers=3, threads=2)
+    assert options["resume"] is True
 
 
 def test_the_printed_config_gives_the_same_run(reached, capsys, tmp_path):

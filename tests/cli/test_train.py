@@ -1,11 +1,13 @@
 """`latentroute train`: checkpoints, resuming, the file of the run."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 
-from latentroute import analysis
+from latentroute import analysis, cli_train
 from latentroute.cli import main
 
 SMALL = (
@@ -51,6 +53,32 @@ def test_resuming_another_run_is_refused(tmp_path, capsys):
 def test_resuming_from_nothing_is_told(tmp_path, capsys):
     assert train(tmp_path, "--steps", "2", "--resume") == 0
     assert "no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", ["_task", "_fit"])
+def test_sigterm_outside_the_steps_leaves_too(tmp_path, capsys, monkeypatch, moment):
+    """While data are loaded, and after the last step."""
+    function = getattr(cli_train, moment)
+
+    def ask_after(*args):
+        found = function(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    words = ("--steps", "2", "--on-sigterm", "save")
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_train, moment, ask_after)
+        assert train(tmp_path, *words) == 0
+    assert "SIGTERM: what was trained is saved" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.pt").exists() is (moment == "_fit")
+    assert train(tmp_path, *words, "--resume") == 0
+    assert (tmp_path / "run.nc").exists()
+
+
+def test_a_checkpoint_is_not_overwritten(tmp_path, capsys):
+    assert train(tmp_path, "--steps", "2") == 0
+    assert train(tmp_path, "--steps", "2") == 2
+    assert "--resume" in capsys.readouterr().err
 
 
 def test_report_takes_a_run(tmp_path, capsys):

@@ -17,7 +17,6 @@ SMALL = {"nuts": {"n_chains": 1, "max_tree_depth": 3}}
 # A run that is resumed for more steps keeps its own warm-up, unless told.
 RESUMED = {
     "nuts": {**SMALL["nuts"], "warmup": 2},
-    "recover": {"starts": 2, "start_steps": 1},
 }
 TAKE_EVERYTHING = ("exact", "score-function", "hard-em", "topk-buffer")
 N, F, CLASSES = 12, 2, 3

@@ -117,3 +117,23 @@ def test_data_that_is_no_data():
             "^data must be",
             kind=TypeError,
         )
+
+
+def test_x_of_another_type_than_the_weights():
+    x, y = make_data()
+    for asked in QUESTIONS.values():
+        call = lambda ask=asked: ask(make_net(), x.double(), y)  # noqa: E731
+        one_line(call, "^x must be float32, as the weights are, got float64")
+    one_line(lambda: make_net().double()(x, y), "float64, as the weights are, got")
+
+
+def test_x_on_another_device_than_the_weights():
+    x, y = make_data()
+    net = make_net().to("meta")
+    one_line(lambda: net(x, y), "^x must be on meta, as the weights are, got cpu")
+
+
+def test_a_single_number_is_no_data():
+    one_line(
+        lambda: fit(make_net(), (torch.tensor(1.0), None), steps=1), "^x must hold"
+    )

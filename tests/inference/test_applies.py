@@ -63,7 +63,7 @@ def test_nothing_is_trained_where_no_method_applies(monkeypatch):
     def never(*args, **options):
         raise AssertionError("trained")
 
-    module = sys.modules["latentroute.inference.compare"]  # not the function
+    module = sys.modules["latentroute.inference.training_job"]
     monkeypatch.setattr(module, "fit", never)
     with pytest.raises(ValueError, match="is static"):
         compare(make_task(), ["relax"], 1, network=STATIC, **FAST)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from latentroute.inference import METHODS, NUTS, HardEM, ScoreFunction, compare, fit
-from latentroute.inference.compare import default_network, prior_log_likelihood
+from latentroute.inference.default_network import default_network
+from latentroute.inference.prior import prior_log_likelihood
 from latentroute.models import LayeredNetwork
 from latentroute.tasks import Split, Task
 

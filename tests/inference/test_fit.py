@@ -172,7 +172,8 @@ def test_checkpoints_at_their_interval_are_whole(tmp_path, monkeypatch):
     replace = type(tmp_path).replace
 
     def spy(self, target):
-        saved.append(torch.load(self, weights_only=True)["step"])
+        if self.suffix == ".part":
+            saved.append((target.name, torch.load(self, weights_only=True)["step"]))
         return replace(self, target)
 
     monkeypatch.setattr(type(tmp_path), "replace", spy)
@@ -184,8 +185,9 @@ def test_checkpoints_at_their_interval_are_whole(tmp_path, monkeypatch):
         checkpoint=tmp_path,
         checkpoint_every=3,
     )
-    assert saved == [3, 6, 7]
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"], "no part left"
+    assert saved == [("checkpoint.pt", step) for step in (3, 6, 7)]
+    left = {"checkpoint.pt", "checkpoint.previous.pt", "metrics.jsonl"}
+    assert {p.name for p in tmp_path.iterdir()} == left, "no part left"
 
 
 def test_a_run_that_was_stopped_goes_on_from_its_last_checkpoint(tmp_path):

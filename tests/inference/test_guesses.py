@@ -11,7 +11,7 @@ import torch
 from latentroute.analysis.matching import match_modules, one_hot
 from latentroute.inference import Recover, build
 from latentroute.inference.guesses import clarity, guess_routes, orders, whitened
-from latentroute.inference.recover import guided_before
+from latentroute.inference.starts import guided_before
 from latentroute.models import LayeredNetwork
 
 

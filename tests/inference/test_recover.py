@@ -15,7 +15,12 @@ from latentroute.inference import (
     log_marginal,
     route_posterior,
 )
-from latentroute.inference.recover import log_prior, shuffled, split_rows
+from latentroute.inference.starts import (
+    StartsObjective,
+    log_prior,
+    shuffled,
+    split_rows,
+)
 from latentroute.models import LayeredNetwork
 
 SEED = 1  # at which the last start is not the best
@@ -129,6 +134,38 @@ def test_the_last_phase_ends_at_its_best_weights():
     for name, value in objective._weights().items():
         assert torch.equal(value, best[name])
     assert score(objective, x[held], y[held]) == pytest.approx(objective._best_score)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """Killed in the second start, and in the last phase."""
+    method, data = Recover(starts=2, **SHORT), make_data()
+
+    def run(net, **more):
+        return fit(net, data, method, steps=15, log_every=5, **more)
+
+    whole = make_net()
+    uninterrupted = run(whole)
+    advance = StartsObjective.advance
+    left = [0]
+
+    def killed(self, *args):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return advance(self, *args)
+
+    monkeypatch.setattr(StartsObjective, "advance", killed)
+    for left[0], seed in ((7, 0), (6, 5)):  # dies in steps 7 and 10
+        with pytest.raises(KeyboardInterrupt):
+            run(make_net(seed), checkpoint=tmp_path, checkpoint_every=1, resume=True)
+    monkeypatch.setattr(StartsObjective, "advance", advance)
+    torch.manual_seed(9)
+    parts = make_net(7)
+    resumed = run(parts, checkpoint=tmp_path, resume=True)
+    losses = [[row["loss"] for row in r.history] for r in (uninterrupted, resumed)]
+    assert losses[0] == losses[1] and len(losses[0]) == 15
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def score(objective, x, y):

@@ -1,0 +1,151 @@
+"""``latentroute compare``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from .cli import PROG, UsageError
+from .cli_choice import Choice, choose, split_names
+from .cli_options import add_chosen, add_training, base_parser
+from .cli_output import COMPARISON_FILE, OPTIONS_FILE, finish, tell, writable_folder
+from .cli_parse import parse
+from .cli_train import (
+    _add_output,
+    _method,
+    _name,
+    _network,
+    _regularisers,
+    _task,
+    _use_threads,
+)
+
+if TYPE_CHECKING:
+    from .inference.backends.base import Backend
+
+SWEEP_FOLDER = "sweep"
+
+
+def compare(words: Sequence[str]) -> int:
+    """``latentroute compare``: methods x seeds, a table, figures and a report."""
+    choice = choose(words, "methods")
+    options, config = parse(_compare_parser(choice), words, choice)
+    methods = {name: _method(name, options) for name in choice.methods}
+    parts = _regularisers(choice, options)
+    trained_by = _backend(options)
+    out = writable_folder(options.out or f"runs/{_name(choice, options)}")
+    _make_way(out / SWEEP_FOLDER, resume=options.resume)
+    task = _task(choice, options)
+    _use_threads(options.threads)
+    from .analysis import save
+    from .analysis.report import write
+    from .inference import compare as run
+
+    tree = run(
+        task,
+        methods,
+        options.seeds,
+        network=_network(options),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        draws=options.draws,
+        regularisers=parts,
+        progress=True,
+        backend=trained_by,
+        folder=out / SWEEP_FOLDER,
+        resume=options.resume,
+    )
+    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
+    tree.attrs["description"] = task.description
+    tree.attrs["command"] = shlex.join([PROG, "compare", *words])
+    saved = save(tree, out / COMPARISON_FILE)
+    return finish(tree, [saved, *write(tree, out)], as_json=options.json)
+
+
+def _backend(options: Namespace) -> Backend:
+    """Who trains, on the threads that the command has."""
+    from .inference import Serial
+    from .inference.backends.table import get_backend
+
+    backend = get_backend(options.backend, options.workers)
+    if isinstance(backend, Serial):
+        return backend
+    return dataclasses.replace(backend, threads=options.threads)  # type: ignore[type-var]
+
+
+def _make_way(folder: Path, *, resume: bool) -> None:
+    """Remove the runs of a comparison that ended, and of no other."""
+    from .inference.sweep_folder import count_runs
+
+    counted = count_runs(folder)
+    if resume and counted is None:
+        tell(f"no runs in {folder}: the comparison begins with the first one")
+    if resume or counted is None:
+        return
+    done, wanted = counted
+    if done < wanted:
+        raise UsageError(
+            f"--out: {folder} has {done} of {wanted} runs of a comparison that did not "
+            "end: --resume takes them up; or choose another folder"
+        )
+    shutil.rmtree(folder)
+
+
+def _compare_parser(choice: Choice) -> ArgumentParser:
+    parser = base_parser(
+        "compare",
+        "Train by several methods and seeds. Writes comparison.nc, summary.csv, the "
+        "figures, report.html, the options (config.yaml) and each training as soon as "
+        "it is finished (sweep/) under --out, and prints the table. Exit codes: 0 "
+        "done, 2 bad usage or input, 1 anything else, such as a training that failed "
+        "(the others are there all the same).",
+        choice,
+    )
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
+        "--methods",
+        type=split_names,
+        default=list(choice.methods),
+        metavar="A,B",
+        help="inference methods, with commas between them; `all` for every one",
+    )
+    group.add_argument(
+        "--seeds",
+        type=PositiveInt,
+        default=4,
+        metavar="INT",
+        help="trainings of each method, from seeds 0, 1 and so on",
+    )
+    _add_output(group, "runs/TASK")
+    group.add_argument(
+        "--backend",
+        type=Literal["serial", "process", "ray"],
+        default="serial",
+        metavar="{serial,process,ray}",
+        help="who trains: this process, worker processes, or a Ray cluster (that of "
+        "RAY_ADDRESS, or one started here); the numbers are the same",
+    )
+    group.add_argument(
+        "--workers",
+        type=PositiveInt | None,
+        metavar="INT",
+        help="trainings under way at once, where --backend has workers (default: one a "
+        "processor)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="take up the finished trainings under --out, if there are any; more "
+        "methods and seeds may join",
+    )
+    add_training(parser, choice)
+    add_chosen(parser, choice)
+    return parser
