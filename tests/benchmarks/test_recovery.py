@@ -192,6 +192,7 @@ def test_the_command_trains_what_is_missing_and_prints(tmp_path, capsys):
         (["--tasks", "rule"], "did you mean 'rules'?"),
         (["--methods", "exct"], "did you mean 'exact'?"),
         (["--workers", "0"], "--workers: got 0, expected >= 1"),
+        (["--steps", "0"], "--steps: got 0, expected >= 1"),
     ],
 )
 def test_a_wrong_name_is_refused_in_one_line(words, said, capsys):

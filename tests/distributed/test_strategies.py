@@ -4,7 +4,9 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from latentroute import launched
 from latentroute.inference import DataParallel, Fabric, SingleProcess, fit
 from latentroute.inference.data_parallel import default_strategy
 from latentroute.inference.distributed import ManyProcesses
@@ -67,7 +69,22 @@ def test_the_default_is_what_torchrun_asks_for(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert default_strategy() == DataParallel() and not default_strategy().is_main
     monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched.rank() == 0, "alone, whatever another launcher calls this process"
     assert default_strategy() == SingleProcess()
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.bool, torch.long, torch.float32])
+@pytest.mark.parametrize("shape", [(), (0, 2), (2, 3)])
+def test_values_of_any_type_are_sent(kind, shape):
+    """Routes are int16 where there are more than 128 modules; gloo knows no int16."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        team = ManyProcesses(CPU, wrap=None, backward=None)
+        team.size = 2  # so that it sends, if to itself
+        value = torch.ones(shape, dtype=kind)
+        assert torch.equal(team._of(0, value), value)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_bad_options():

@@ -170,6 +170,17 @@ def test_train_and_eval_make_a_graph_each(training):
     assert graph._captured.n_captures == 2
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_graph_is_of_the_precision_that_it_was_captured_in(narrow):
+    plain, graph = (build("exact", network(), compile=c) for c in (None, "capture"))
+    for now in (narrow, narrow, narrow, not narrow):
+        with torch.autocast("cpu", torch.bfloat16, enabled=now):
+            expected, found = plain(*data()), graph(*data())
+        assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+        found.backward()
+    assert not graph._captured._refused
+
+
 def test_a_parameter_that_is_replaced_counts():
     x = torch.linspace(-1, 1, 5)
     net = Moded()

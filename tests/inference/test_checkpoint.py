@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 
 import pytest
@@ -48,10 +47,9 @@ def same(result, other):
 def test_a_killed_training_is_the_whole_one(tmp_path):
     """The command with 20 kills: docs/long-runs.md."""
     steps = 120
-    begun = time.perf_counter()
     train(tmp_path / "whole", steps)
-    seconds = time.perf_counter() - begun
-    left = kill_and_resume(tmp_path / "parts", steps, kills=2, seconds=seconds, seed=3)
+    # Moments within .16 s of the first checkpoint: long before the end on any machine.
+    left = kill_and_resume(tmp_path / "parts", steps, kills=2, seconds=0.2, seed=3)
     assert left, "not once was there something to resume"
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
     train(tmp_path / "other", steps - 1)

@@ -224,6 +224,15 @@ def test_a_foreign_settings_file_is_refused(tmp_path):
             compare(CLUSTERS, ["exact"], 1, folder=tmp_path, resume=True, **FAST)
 
 
+def test_runs_of_unknown_settings_are_not_taken_up(tmp_path):
+    options = {"folder": tmp_path, **FAST}
+    compare(CLUSTERS, ["exact"], 1, **options)
+    (tmp_path / "sweep.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"holds runs and no sweep\.json"):
+            compare(CLUSTERS, ["exact"], 1, resume=resume, **options)
+
+
 def test_labels_of_any_characters_have_files_of_their_own(tmp_path):
     labels = [".a", "a b", "ä:?*", "%2Ea"]
     methods = {label: ScoreFunction(n_samples=2) for label in labels}
