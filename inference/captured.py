@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..models.checks import shapes_alone
+from .precision import narrow_types
 
 Compiler = Literal["capture", "inductor"]
 Key = tuple[Any, ...]
@@ -74,7 +75,7 @@ class CapturedLoss:
         weights = {k: part._parameters[own] for k, (part, own) in self._places.items()}
         named = {k: w for k, w in weights.items() if w is not None and w.requires_grad}
         modes = tuple([part.training for part in self._parts])
-        key = (*map(_shape, args), modes, tuple(named))
+        key = (*map(_shape, args), modes, tuple(named), narrow_types())
         graph = self._graphs.get(key)
         if graph is not None and self._agreed[key] >= _TRUSTED_AFTER:
             return _replay(graph, _tensors(args), named.values())

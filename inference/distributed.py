@@ -164,7 +164,8 @@ class ManyProcesses(Team):
         """A process's value, where this one has its own."""
         theirs = value.to(self.device, copy=True).contiguous()
         if self.size > 1:
-            dist.broadcast(theirs, rank)
+            # As bytes: neither gloo nor nccl sends int16, as buffers of routes may be.
+            dist.broadcast(theirs.view(-1).view(torch.uint8), rank)
         return theirs.to(value.device)
 
     def _gather(self, values: Sequence[Tensor]) -> list[Tensor]:

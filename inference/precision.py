@@ -15,6 +15,15 @@ def is_narrow() -> bool:
     return any(map(torch.is_autocast_enabled, _DEVICES))
 
 
+def narrow_types() -> tuple[tuple[str, torch.dtype], ...]:
+    """What modules compute in by device, where that is autocast's choice."""
+    return tuple(
+        (device, torch.get_autocast_dtype(device))
+        for device in _DEVICES
+        if torch.is_autocast_enabled(device)
+    )
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """No autocast inside: runs that compute the same agree but for little rounding."""

@@ -40,8 +40,8 @@ class Recover(Method):
     alone, by :func:`~latentroute.inference.guesses.guess_routes`, one route an example.
     Each hands the guessed labellings to the sites in another order, and begins with the
     first order again when all were tried. Where clusters of the inputs tell nothing of
-    the routes, these starts lose. Inputs that are no tensor of floats and programs with
-    static sites have free starts alone.
+    the routes, these starts lose. Inputs that are no tensor of floats or have more than
+    4,096 numbers an example, and programs with static sites, have free starts alone.
 
     A start shuffles the entries of every tensor as it was given, so that sizes stay
     as its maker chose them, and constant tensors as they are. A structure in the given

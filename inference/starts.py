@@ -24,6 +24,7 @@ _FREE = 3  # every third start is free, the first among them
 _GUIDED = 0.75  # of a guided start's steps
 _LEAST_RATE = 0.05  # of the learning rate, at a start's end
 _SCORED, _LISTED = 256, 512  # examples of a score, and routes that are summed for it
+_WIDEST = 4096  # inputs of an example: guessing takes the square in memory
 _CHECK = 200  # steps of the last phase between two looks at what is held out
 
 
@@ -108,6 +109,7 @@ class StartsObjective(Sampler):
         args = self._arguments(x[few], None if y is None else y[few], torch.arange(2))
         structure = self._program.structure(*args)
         fits = isinstance(x, Tensor) and x.is_floating_point() and len(x) > 1
+        fits = fits and x[0].numel() <= _WIDEST
         if self._starts < 2 or not method.guesses or structure.coupled or not fits:
             return
         self._orders = orders(structure.n_choices, method.guesses, self._seed)

@@ -79,7 +79,8 @@ class SweepFolder:
             jobs: Those of this sweep, finished or not.
 
         Raises:
-            ValueError: In one line: the first setting that differs.
+            ValueError: In one line: the first setting that differs, or that there are
+                runs of unknown settings.
         """
         known = self._known()
         if known is not None:
@@ -94,6 +95,11 @@ class SweepFolder:
                         f"{self.path} holds a sweep with {name} = {known[name]!r}, got "
                         f"{value!r}: resume it with the same, or choose another folder"
                     )
+        elif any(self.path.glob(f"{RUNS}/*/*/seed_*.nc")):
+            raise ValueError(
+                f"{self.path} holds runs and no {SETTINGS_FILE} that says how they "
+                "were made: choose another folder"
+            )
         names = [job.name for job in jobs]
         found = {"version": _VERSION, "settings": (known or {}) | settings}
         text = json.dumps(found | {"runs": names}, indent=1, ensure_ascii=False)

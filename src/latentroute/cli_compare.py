@@ -41,8 +41,8 @@ def compare(words: Sequence[str]) -> int:
     parts = _regularisers(choice, options)
     trained_by = _backend(options)
     out = writable_folder(options.out or f"runs/{_name(choice, options)}")
-    _make_way(out / SWEEP_FOLDER, resume=options.resume)
     task = _task(choice, options)
+    _make_way(out / SWEEP_FOLDER, resume=options.resume)
     _use_threads(options.threads)
     from .analysis import save
     from .analysis.report import write

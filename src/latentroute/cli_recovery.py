@@ -46,9 +46,10 @@ def recovery(words: Sequence[str]) -> int:
     options = parser.parse_args(list(words))
     if options.list:
         return _tell_names()
-    for name in ("seeds", "workers"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name}: got {getattr(options, name)}, expected >= 1")
+    for name in ("seeds", "workers", "steps"):
+        given = getattr(options, name)
+        if given is not None and given < 1:
+            raise UsageError(f"--{name}: got {given}, expected >= 1")
     return _run(options)
 
 

@@ -1,5 +1,7 @@
 """Captured steps: the program's own values, or the program itself and a line of log."""
 
+import shutil
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -64,6 +66,27 @@ def test_a_trusted_graph_gives_the_programs_loss_and_gradient(options):
         for f, e in pairs:
             torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
     assert graph._captured.n_captures == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of inductor's own imports
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
+def test_a_compiled_graph_gives_the_programs_loss_and_gradient(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    net = network(n_layers=1, n_modules=2)
+    plain, graph = build("exact", net), build("exact", net, compile="inductor")
+    for step in range(4):  # two to agree on, then the graph alone
+        x, y = data(n=N)
+        expected, found = plain(x + step, y), graph(x + step, y)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+        pairs = zip(gradients(found, graph), gradients(expected, plain), strict=True)
+        for f, e in pairs:
+            torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
+    told = said(caplog)
+    assert not any("other values" in line for line in told)
+    if told:
+        pytest.skip(f"inductor does not compile on this machine: {told[0]}")
 
 
 def test_the_graph_alone_runs_once_it_is_trusted(monkeypatch):
