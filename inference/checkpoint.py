@@ -14,7 +14,7 @@ FILE_NAME = "checkpoint.pt"
 PREVIOUS_NAME = "checkpoint.previous.pt"
 DAMAGED_NAME = "checkpoint.damaged.pt"
 _VERSION = 2
-_HOLDS = ("settings", "step", "seconds", "history", "objective", "optimiser")
+_HOLDS = ("settings", "step", "ended", "seconds", "history", "objective", "optimiser")
 
 
 class _UnreadableError(ValueError):
@@ -90,17 +90,27 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_files(folder))
 
 
-def refuse_checkpoint(folder: Path) -> None:
-    """Refuse to begin anew where there is a checkpoint to lose.
+def make_way(folder: Path) -> None:
+    """Remove the checkpoints of a run that came to its end, and of no other.
 
     Raises:
-        ValueError: Says how to go on with it.
+        ValueError: If there is one to go on from; says how.
     """
-    if there := _files(folder):
+    there = _files(folder)
+    if there and not _has_ended(there[0]):
         raise ValueError(
-            f"the folder {folder} holds {there[0].name} of an earlier run: resume it "
-            "(resume=True, --resume), choose another folder, or delete it"
+            f"the folder {folder} holds {there[0].name} of a run that did not end: "
+            "resume it (resume=True, --resume), choose another folder, or delete it"
         )
+    for path in there:
+        path.unlink(missing_ok=True)  # another process may have been faster
+
+
+def _has_ended(path: Path) -> bool:
+    try:
+        return bool(_read(path).get("ended"))
+    except ValueError:
+        return False
 
 
 def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..models.layered import LayeredNetwork
-from .checkpoint import refuse_checkpoint
+from .checkpoint import make_way
 from .data_parallel import default_strategy
 from .devices import Device, place
 from .methods import build, get_method
@@ -120,7 +120,8 @@ def fit(
             ``metrics.jsonl``, the measured rows of the history as they come.
         checkpoint_every: Steps between checkpoints; by default at the end alone.
         resume: Go on from the folder's last good checkpoint, bit for bit, if there is
-            one. Without it a folder that holds one is refused.
+            one. Without it a folder that holds one is refused, unless its run came to
+            its end: that one is replaced.
         on_sigterm: ``"save"``: a SIGTERM, such as a machine gets that is taken back,
             saves a checkpoint after the step and ends the process with exit code 0.
         tensorboard: A folder to write the measured rows to for TensorBoard (extra
@@ -167,7 +168,7 @@ def fit(
     folder = None if checkpoint is None else Path(checkpoint)
     check_on_sigterm(on_sigterm, saves=folder is not None)
     if folder is not None and not resume:
-        refuse_checkpoint(folder)
+        make_way(folder)
     x, y = training_data(data)
     if isinstance(model, LayeredNetwork):
         model.check(x, y)

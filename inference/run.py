@@ -83,7 +83,7 @@ class Run:
             stopped = stop()
             if last or stopped or self.step % save_every == 0:
                 self.seconds = time.perf_counter() - begun
-                self._save()
+                self._save(ended=last)
             if stopped:
                 raise Stopped(
                     f"SIGTERM: saved step {self.step} of {steps} in {self.folder}; "
@@ -147,7 +147,7 @@ class Run:
             cure=cure,
         )
 
-    def _save(self) -> None:
+    def _save(self, *, ended: bool) -> None:
         own = self.team.collect()
         if self.folder is None:
             return
@@ -159,6 +159,7 @@ class Run:
         state = {
             "settings": self.settings,
             "step": self.step,
+            "ended": ended,
             "seconds": self.seconds,
             "history": self.history.state(),
             "objective": self.objective.state_dict(),

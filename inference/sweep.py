@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .backends.base import Backend, Ended, Pool, WorkerDiedError
+from .backends.base import Backend, Pool, WorkerDiedError
 from .sweep_folder import SweepFolder
 from .training_job import Job, Work, empty_run
 
@@ -45,7 +45,8 @@ def train_all(
         A tree each job, by its name, in the order of the jobs.
 
     Raises:
-        RuntimeError: If every run raised an error, or no worker can be had.
+        Exception: The first run's error, if every run raised one.
+        RuntimeError: If no worker can be had.
         TypeError: If the work cannot be sent to the workers.
     """
     sweep = _Sweep(jobs, backend.retries, folder, progress)
@@ -90,10 +91,10 @@ class _Sweep:
             if not isinstance(ended.result, Exception):
                 self._keep(ended.job, ended.result)
             elif not self._again(ended.job, ended.result):
-                first_error = first_error or ended
+                first_error = first_error or ended.result
                 self._give_up(ended.job, ended.result)
         if first_error and not self._any_finished:
-            raise _no_run(first_error)
+            raise first_error
 
     def _begin(self, job: Job) -> None:
         self._begun[job.name] = time.perf_counter()
@@ -164,13 +165,3 @@ class _Sweep:
         self._show(line)
         if not self._progress:
             warnings.warn(line, RuntimeWarning, stacklevel=2)
-
-
-def _no_run(ended: Ended) -> RuntimeError:
-    """What to raise where every run failed, from the first one's error."""
-    error = RuntimeError(
-        f"every run failed; {ended.job.name}: {type(ended.result).__name__}: "
-        f"{' '.join(str(ended.result).split())}"
-    )
-    error.__cause__ = ended.result if isinstance(ended.result, Exception) else None
-    return error

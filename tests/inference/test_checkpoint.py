@@ -25,7 +25,8 @@ from latentroute.inference.checkpoint import (
 from latentroute.inference.metrics import FILE_NAME as METRICS_NAME
 from tests.contracts.refusals import make_data, make_net, one_line
 
-ALL = {"settings": {}, "seconds": 0.0, "history": {}, "objective": {}, "optimiser": {}}
+ALL = {"settings": {}, "ended": False, "seconds": 0.0, "history": {}}
+ALL |= {"objective": {}, "optimiser": {}}
 
 
 def run(folder, steps=6, **options):
@@ -134,9 +135,16 @@ def test_a_checkpoint_of_another_version(tmp_path):
     one_line(lambda: run(tmp_path, resume=True), "version 1, not 2", "another folder")
 
 
-def test_a_checkpoint_is_not_overwritten_by_a_run_that_begins_anew(tmp_path):
-    run(tmp_path, steps=2)
+def test_a_run_that_begins_anew_replaces_one_that_ended_and_no_other(tmp_path, whole):
+    save_checkpoint(tmp_path, {**ALL, "step": 1})
     one_line(lambda: run(tmp_path), "holds checkpoint.pt", "resume", "delete")
+    save_checkpoint(tmp_path, {**ALL, "step": 1, "ended": True})
+    assert same(run(tmp_path), whole[1])
+    assert same(run(tmp_path), whole[1])
+    measured = (tmp_path / METRICS_NAME).read_text().splitlines()
+    assert len(measured) == len((whole[0] / METRICS_NAME).read_text().splitlines())
+    (tmp_path / FILE_NAME).write_bytes(b"of somebody else")
+    one_line(lambda: run(tmp_path), "holds checkpoint.pt", "did not end")
 
 
 @pytest.mark.parametrize("full_after", [0, 3000])
