@@ -39,6 +39,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables, too
 nb_ipywidgets_js: dict[str, Any] = {}  # nothing to load from elsewhere
 
 autodoc_member_order = "bysource"
