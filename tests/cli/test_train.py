@@ -78,7 +78,7 @@ def test_sigterm_outside_the_steps_leaves_too(tmp_path, capsys, monkeypatch, mom
 def test_a_run_that_did_not_end_is_not_overwritten(tmp_path, capsys):
     assert train(tmp_path, "--steps", "2") == 0
     assert train(tmp_path, "--steps", "3") == 0  # the one that ended is
-    assert len(loss(tmp_path)) == 3
+    assert len(loss(tmp_path)[0]) == 3
     (file,) = tmp_path.rglob("checkpoint.pt")
     state = torch.load(file, weights_only=True)
     torch.save({**state, "ended": False}, file)
