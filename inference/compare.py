@@ -86,7 +86,8 @@ def compare(
         ValueError: If the task, a method or an option is wrong, no method applies to
             the model, or the folder holds another sweep: before any training.
         TypeError: If a part cannot be sent to the workers.
-        RuntimeError: If every run raised an error.
+        Exception: The first run's error, if every run raised one.
+        RuntimeError: If no worker can be had.
     """
     trees = _compare(
         _named([task]),
@@ -129,7 +130,7 @@ def compare_tasks(
     Raises:
         ValueError: As :func:`compare`, or if two tasks have one name.
         TypeError: As :func:`compare`, or if an option is unknown.
-        RuntimeError: If every run raised an error.
+        Exception: As :func:`compare`'s.
     """
     known = inspect.signature(compare).parameters.values()
     defaults = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
