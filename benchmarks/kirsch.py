@@ -35,6 +35,7 @@ from ..inference.entropies import router_entropies
 from ..models import LayeredNetwork
 from ..tasks import Split, Task
 from .kirsch_tables import write_tables
+from .measurements import begin
 
 UNUSED = 0.1  # of a module's equal share
 RESTARTS = 2600  # steps of `recover`: three starts and the last phase
@@ -133,25 +134,15 @@ def measure(net: LayeredNetwork, task: Task) -> dict[str, Any]:
     return found
 
 
-def begin(out: Path) -> None:
-    """Write the first line, what was run; refuse a file of other settings."""
+def head() -> dict[str, Any]:
+    """The first line: what is run, and on what."""
     names = ("torch", "pyro-ppl", "scikit-learn")
-    head = {
-        "settings": json.loads(
-            json.dumps({k: s._asdict() for k, s in SETTINGS.items()})
-        ),
+    settings = {name: setting._asdict() for name, setting in SETTINGS.items()}
+    return {
+        "settings": json.loads(json.dumps(settings)),
         "methods": {name: repr(method) for name, method in METHODS.items()},
         "versions": {name: importlib.metadata.version(name) for name in names},
     }
-    if not out.is_file():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(head) + "\n", encoding="utf-8")
-        return
-    text = out.read_text(encoding="utf-8")
-    if json.loads(text.partition("\n")[0]) != head:
-        raise SystemExit(f"{out} is of other settings or versions: give another --out")
-    if not text.endswith("\n"):  # killed while it wrote
-        out.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
 
 
 def main() -> int:
@@ -163,7 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.tables:
-        begin(options.out)
+        begin(options.out, head())
         lines = options.out.read_text(encoding="utf-8").splitlines()[1:]
         done = {tuple(json.loads(line)["case"]) for line in lines}
         for case in cases(options.seeds):

@@ -39,6 +39,7 @@ from ..models import ModularGRU
 from ..models.categorical import Categorical
 from ..tasks import Split, Text, TextTask
 from .language_tables import lines_of, write_tables
+from .measurements import begin
 
 CHECKPOINTS = Path("runs") / "language"
 SIZES = ((5, 1), (15, 1), (15, 3))  # M, K
@@ -210,23 +211,15 @@ def train(case: Case, task: TextTask, settings: Settings, out: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def begin(out: Path, task: TextTask, settings: Settings) -> None:
-    """Write the first line: what was run on; refuse another run's file."""
-    head = {
+def head(task: TextTask, settings: Settings) -> dict[str, Any]:
+    """The first line: what is run, and on what."""
+    return {
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
         "notes": list(task.notes),
         "unigram": unigram(task),
         "versions": {n: importlib.metadata.version(n) for n in VERSIONS},
         "python": platform.python_version(),
     }
-    if not out.is_file():
-        out.write_text(json.dumps(head) + "\n", encoding="utf-8")
-        return
-    text = out.read_text(encoding="utf-8")
-    if json.loads(text.partition("\n")[0]) != head:
-        raise SystemExit(f"{out} is of other settings or versions: give another --out")
-    if not text.endswith("\n"):  # killed while it wrote
-        out.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
 
 
 def unigram(task: TextTask) -> float:
@@ -247,8 +240,7 @@ def main() -> int:
     settings = Settings(steps=options.steps)
     if not options.tables:
         task = settings.text.load()
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        begin(options.out, task, settings)
+        begin(options.out, head(task, settings))
         for case in cases(options.seeds):
             train(case, task, settings, options.out)
             print(case.name, flush=True)

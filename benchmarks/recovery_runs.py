@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from .measurements import drop_cut_line
 from .recovery import identity, run
 from .recovery_measure import Numbers
 
@@ -59,7 +60,7 @@ def make(cases: Sequence[Case], path: Path, *, workers: int = 1) -> Iterator[Num
     A case that fails is a line with an ``error``. Workers are new processes with one
     thread each; the file is written here alone.
     """
-    _drop_cut_line(path)
+    drop_cut_line(path)
     done = map(attempt, cases) if workers == 1 else _in_parallel(cases, workers)
     for row in done:
         with path.open("a", encoding="utf-8") as file:
@@ -85,14 +86,6 @@ def _in_parallel(cases: Sequence[Case], workers: int) -> Iterator[Numbers]:
         except BaseException:  # Ctrl-C too: what has not begun never will
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _drop_cut_line(path: Path) -> None:
-    """Take away what a killed run left of a line, so that the next begins anew."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
-            path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
 
 
 def _key(row: Numbers) -> str:

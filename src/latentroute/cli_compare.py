@@ -13,19 +13,20 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from .cli import PROG, UsageError
-from .cli_choice import Choice, choose, split_names
+from .cli_choice import Choice, choose
+from .cli_given import (
+    add_methods,
+    add_output,
+    load_task,
+    make_method,
+    make_regularisers,
+    network_options,
+    result_name,
+    use_threads,
+)
 from .cli_options import add_chosen, add_training, base_parser
 from .cli_output import COMPARISON_FILE, OPTIONS_FILE, finish, tell, writable_folder
 from .cli_parse import parse
-from .cli_train import (
-    _add_output,
-    _method,
-    _name,
-    _network,
-    _regularisers,
-    _task,
-    _use_threads,
-)
 
 if TYPE_CHECKING:
     from .inference.backends.base import Backend
@@ -37,13 +38,13 @@ def compare(words: Sequence[str]) -> int:
     """``latentroute compare``: methods x seeds, a table, figures and a report."""
     choice = choose(words, "methods")
     options, config = parse(_compare_parser(choice), words, choice)
-    methods = {name: _method(name, options) for name in choice.methods}
-    parts = _regularisers(choice, options)
+    methods = {name: make_method(name, options) for name in choice.methods}
+    parts = make_regularisers(choice, options)
     trained_by = _backend(options)
-    out = writable_folder(options.out or f"runs/{_name(choice, options)}")
-    task = _task(choice, options)
+    out = writable_folder(options.out or f"runs/{result_name(choice, options)}")
+    task = load_task(choice, options)
     _make_way(out / SWEEP_FOLDER, resume=options.resume)
-    _use_threads(options.threads)
+    use_threads(options.threads)
     from .analysis import save
     from .analysis.report import write
     from .inference import compare as run
@@ -52,7 +53,7 @@ def compare(words: Sequence[str]) -> int:
         task,
         methods,
         options.seeds,
-        network=_network(options),
+        network=network_options(options),
         steps=options.steps,
         batch_size=options.batch_size,
         lr=options.lr,
@@ -110,13 +111,7 @@ def _compare_parser(choice: Choice) -> ArgumentParser:
         choice,
     )
     group = parser.add_argument_group("comparison")
-    group.add_argument(
-        "--methods",
-        type=split_names,
-        default=list(choice.methods),
-        metavar="A,B",
-        help="inference methods, with commas between them; `all` for every one",
-    )
+    add_methods(group, choice)
     group.add_argument(
         "--seeds",
         type=PositiveInt,
@@ -124,7 +119,7 @@ def _compare_parser(choice: Choice) -> ArgumentParser:
         metavar="INT",
         help="trainings of each method, from seeds 0, 1 and so on",
     )
-    _add_output(group, "runs/TASK")
+    add_output(group, "runs/TASK")
     group.add_argument(
         "--backend",
         type=Literal["serial", "process", "ray"],

@@ -10,7 +10,14 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from .cli import PROG
-from .cli_choice import Choice, choose, split_names
+from .cli_choice import Choice, choose
+from .cli_given import (
+    add_methods,
+    load_task,
+    make_method,
+    network_options,
+    result_name,
+)
 from .cli_options import add_chosen, base_parser
 from .cli_output import (
     OPTIONS_FILE,
@@ -20,7 +27,6 @@ from .cli_output import (
     writable_folder,
 )
 from .cli_parse import parse
-from .cli_train import _method, _name, _network, _task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +57,10 @@ def gradients(words: Sequence[str]) -> int:
     """``latentroute gradients``: a table, a CSV and a figure; 1 if a claim is wrong."""
     choice = choose(words, "methods")
     options, config = parse(_parser(choice), words, choice)
-    methods = {name: _method(name, options) for name in choice.methods}
-    default_out = f"runs/{_name(choice, options)}-gradients"
+    methods = {name: make_method(name, options) for name in choice.methods}
+    default_out = f"runs/{result_name(choice, options)}-gradients"
     out = writable_folder(options.out or default_out)
-    task = _task(choice, options)
+    task = load_task(choice, options)
     from .analysis import gradient_report
     from .analysis.plots import gradient_league, save_figure
 
@@ -87,7 +93,7 @@ def _small_network(task: Task, options: Namespace) -> LayeredNetwork:
     from .inference import default_network
 
     torch.manual_seed(options.seed)
-    return default_network(task, **{**SMALL, **_network(options)}).double()
+    return default_network(task, **{**SMALL, **network_options(options)}).double()
 
 
 def _in_float64(split: Split) -> tuple[Any, Any]:
@@ -127,13 +133,7 @@ def _parser(choice: Choice) -> ArgumentParser:
         choice,
     )
     group = parser.add_argument_group("gradients")
-    group.add_argument(
-        "--methods",
-        type=split_names,
-        default=list(choice.methods),
-        metavar="A,B",
-        help="inference methods, with commas between them; `all` for every one",
-    )
+    add_methods(group, choice)
     counts = (
         ("draws", 2000, "gradient draws of each method; 20000 for a proof"),
         ("examples", 8, "training examples, the first of the task's"),

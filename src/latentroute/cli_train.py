@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,16 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from . import launched
 from .cli import PROG, UsageError
 from .cli_choice import Choice, choose
+from .cli_given import (
+    add_output,
+    load_task,
+    make_method,
+    make_regularisers,
+    network_options,
+    result_name,
+    use_threads,
+)
 from .cli_options import (
-    NETWORK,
     add_chosen,
     add_training,
     base_parser,
@@ -28,7 +35,6 @@ from .cli_output import (
     writable_folder,
 )
 from .cli_parse import parse
-from .cli_parts import with_schedules
 
 if TYPE_CHECKING:
     from .inference import Fit, Method
@@ -43,8 +49,8 @@ def train(words: Sequence[str]) -> int:
         raise UsageError(f"--method takes one name, got {', '.join(choice.methods)}")
     options, config = parse(_train_parser(choice), words, choice)
     (name,) = choice.methods
-    what = _method(name, options), _regularisers(choice, options)
-    default_out = f"runs/{_name(choice, options)}-{name}"
+    what = make_method(name, options), make_regularisers(choice, options)
+    default_out = f"runs/{result_name(choice, options)}-{name}"
     out = writable_folder(options.out or default_out)
     from .inference.signals import Stopped, sigterm_leaves
 
@@ -67,14 +73,14 @@ def _train(
 ) -> int:
     """Load, train, evaluate, write; the exit code."""
     (name,), (method, parts) = choice.methods, what
-    task = _task(choice, options)
+    task = load_task(choice, options)
     from .inference.checkpoint import has_checkpoint
 
     if options.resume and not has_checkpoint(out):
         tell(f"no checkpoint in {out}: training begins at the first step")
     from .analysis import save, to_datatree
 
-    _use_threads(options.threads)
+    use_threads(options.threads)
     result = _fit(task, method, parts, options, out)
     if launched.rank():  # process 0 has it all and writes it
         return 0
@@ -113,7 +119,7 @@ def _fit(
 
     torch.manual_seed(options.seed)  # as compare does: its runs can be had again
     return fit(
-        default_network(task, **_network(options)),
+        default_network(task, **network_options(options)),
         task,
         method,
         steps=options.steps,
@@ -128,12 +134,6 @@ def _fit(
         on_sigterm=options.on_sigterm,
         tensorboard=out / "tensorboard" if options.tensorboard else None,
     )
-
-
-def _use_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def _attributes(task: Task, options: Namespace) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _train_parser(choice: Choice) -> ArgumentParser:
         metavar="INT",
         help="of weights, batches and samples",
     )
-    _add_output(group, "runs/TASK-METHOD")
+    add_output(group, "runs/TASK-METHOD")
     group.add_argument(
         "--resume",
         action="store_true",
@@ -198,74 +198,3 @@ def _train_parser(choice: Choice) -> ArgumentParser:
     add_training(parser, choice)
     add_chosen(parser, choice)
     return parser
-
-
-def _add_output(group: Any, default: str) -> None:
-    group.add_argument(
-        "--out",
-        type=str | None,
-        metavar="DIR",
-        help=f"folder to write to, made if it is missing (default: {default})",
-    )
-    group.add_argument("--json", action="store_true", help="JSON in place of a table")
-
-
-def _method(name: str, options: Namespace) -> Method:
-    """A method with the options given to it."""
-    from .inference import METHODS, get_method
-
-    try:
-        values = with_schedules(METHODS[name], _values(options, name))
-        return get_method(name, **values)
-    except ValueError as error:
-        raise UsageError(f"--{name}: {error}") from error
-
-
-def _regularisers(choice: Choice, options: Namespace) -> tuple[Regulariser, ...]:
-    """The regularisers with the options given to them."""
-    from .inference.regularisers import REGULARISERS
-
-    found = []
-    for name in choice.regularisers:
-        part = REGULARISERS[name]
-        try:
-            values = with_schedules(part, _values(options, name))
-        except ValueError as error:
-            raise UsageError(f"--{name}: {error}") from error
-        found.append(dataclasses.replace(part, **values))  # type: ignore[type-var]
-    return tuple(found)
-
-
-def _name(choice: Choice, options: Namespace) -> str:
-    """What results are called: the task, or the file of one's own."""
-    return Path(options.data).stem if choice.own_data else choice.task
-
-
-def _task(choice: Choice, options: Namespace) -> Task:
-    """The task with the options given to it; says what loading did."""
-    from .tasks import load
-
-    given = _values(options, choice.task)
-    if choice.own_data:
-        given |= {"path": Path(options.data), "target": options.target}
-        given |= {"missing": options.missing} if options.missing else {}
-    flag = "--data" if choice.own_data else f"--{choice.task}"
-    try:
-        task = load(choice.task, **given)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{flag}: {error}") from error
-    for note in task.notes:
-        tell(f"data: {note}")
-    return task
-
-
-def _network(options: Namespace) -> dict[str, Any]:
-    """Options of the network that were given; the others are the task's."""
-    values = _values(options, NETWORK)
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _values(options: Namespace, key: str) -> dict[str, Any]:
-    """The dotted options of one task, method or of the network."""
-    found = options.get(key.replace("-", "_"))
-    return {} if found is None else vars(found)

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from latentroute.benchmarks import kirsch
-from latentroute.benchmarks.kirsch import METHODS, Case, begin, cases, train
+from latentroute.benchmarks.kirsch import METHODS, Case, cases, head, train
 from latentroute.benchmarks.kirsch_tables import (
     LABELS,
     collapsed,
     markdown,
     write_tables,
 )
+from latentroute.benchmarks.measurements import begin
 
 
 def line_of(method, seed, largest, accuracy=0.5):
@@ -59,19 +60,19 @@ def test_the_table_has_means_and_intervals():
 
 def test_files_are_written_and_a_cut_line_is_dropped(tmp_path, monkeypatch):
     out = tmp_path / "kirsch.jsonl"
-    begin(out)
+    begin(out, head())
     with out.open("a") as file:
         for method in LABELS:
             file.write(json.dumps(line_of(method, 0, [0.5, 0.5])) + "\n")
         file.write('{"case": ["toy", "ex')
-    begin(out)
+    begin(out, head())
     assert len(out.read_text().splitlines()) == 1 + len(LABELS)
     write_tables(out)
     assert "| noisy top-k |" in out.with_suffix(".md").read_text()
     assert out.with_suffix(".png").stat().st_size > 10_000
     monkeypatch.setattr(kirsch, "METHODS", {})
     with pytest.raises(SystemExit, match="other settings or versions"):
-        begin(out)
+        begin(out, head())
 
 
 def test_every_method_has_a_label():

@@ -9,6 +9,7 @@ from torch import nn
 from latentroute.benchmarks import language
 from latentroute.benchmarks.language import Case, Settings, cases, dense_width, network
 from latentroute.benchmarks.language_tables import lines_of, write_tables
+from latentroute.benchmarks.measurements import begin
 from latentroute.tasks import Text
 
 TINY = Settings(
@@ -40,7 +41,7 @@ def without_seconds(lines):
 
 
 def test_every_case_is_run_measured_and_shown(out, task, capsys):
-    language.begin(out, task, TINY)
+    begin(out, language.head(task, TINY))
     every = list(cases(1))
     assert len(every) == 2 + 5
     for case in every:
@@ -59,10 +60,10 @@ def test_every_case_is_run_measured_and_shown(out, task, capsys):
 
 def test_a_killed_run_goes_on_to_the_same_numbers(out, task, tmp_path):
     case = Case(3, 2, "hard-em", 0)
-    language.begin(out, task, TINY)
+    begin(out, language.head(task, TINY))
     language.train(case, task, TINY, out)
     other = tmp_path / "killed.jsonl"
-    language.begin(other, task, TINY)
+    begin(other, language.head(task, TINY))
 
     class Killed(Exception):
         pass
@@ -81,7 +82,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(out, task, tmp_path):
     assert [line["step"] for line in lines_of(other)] == [0, 2]
     with other.open("a", encoding="utf-8") as file:
         file.write('{"case": [3, 2, "hard')  # killed as it wrote
-    language.begin(other, task, TINY)
+    begin(other, language.head(task, TINY))
     language.train(case, task, TINY, other)
     assert without_seconds(lines_of(other)) == without_seconds(lines_of(out))
     language.train(case, task, TINY, other)  # all there: nothing to do
@@ -89,10 +90,10 @@ def test_a_killed_run_goes_on_to_the_same_numbers(out, task, tmp_path):
 
 
 def test_a_file_of_other_settings_is_refused(out, task):
-    language.begin(out, task, TINY)
-    language.begin(out, task, TINY)
+    begin(out, language.head(task, TINY))
+    begin(out, language.head(task, TINY))
     with pytest.raises(SystemExit, match="of other settings"):
-        language.begin(out, task, Settings(steps=5, text=TINY.text))
+        begin(out, language.head(task, Settings(steps=5, text=TINY.text)))
     head = json.loads(out.read_text(encoding="utf-8"))
     count = torch.zeros(30)
     for word in task.train.y.flatten().tolist():

@@ -55,7 +55,7 @@ def test_resuming_from_nothing_is_told(tmp_path, capsys):
     assert "no checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("moment", ["_task", "_fit"])
+@pytest.mark.parametrize("moment", ["load_task", "_fit"])
 def test_sigterm_outside_the_steps_leaves_too(tmp_path, capsys, monkeypatch, moment):
     """While data are loaded, and after the last step."""
     function = getattr(cli_train, moment)
