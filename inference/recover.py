@@ -43,6 +43,13 @@ class Recover(Method):
     the routes, these starts lose. Inputs that are no tensor of floats or have more than
     4,096 numbers an example, and programs with static sites, have free starts alone.
 
+    Where y confirms the guess, no more starts are made (unless ``starts`` says how
+    many), and the last phase trains at the guessed routes, without a prior, at a rate
+    that falls exponentially. Every order was tried then; the best start is a guided
+    one, better than the best free one by three standard errors of the held-out
+    difference; and when it ended, the guess was the mode of p(a | x, y) in 99% of the
+    held-out examples.
+
     A start shuffles the entries of every tensor as it was given, so that sizes stay
     as its maker chose them, and constant tensors as they are. A structure in the given
     weights (identity, orthogonal) is kept by the first start alone. Scales s are spread
@@ -53,7 +60,8 @@ class Recover(Method):
         inner: The method that gives the loss.
         start_steps: Steps of a start.
         final: Share of all steps kept for the best start.
-        starts: How many; ``None``: as many as there are steps for.
+        starts: How many; ``None``: as many as there are steps for, and fewer where y
+            confirms a guess.
         guesses: Orders of the guessed routes, at most; 0: all starts are free.
         smallest: The least prior scale s, in units of the weights.
         largest: The greatest.

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .buffered import rank_routes
-from .evaluate import evaluate
+from .evaluate import Evaluation, evaluate
 from .guesses import guess_routes, orders
+from .leader import Leader
 from .objective import Model
 from .sampler import Sampler
 
@@ -23,6 +24,7 @@ _SEED_STEP = 1_000_003  # between the streams of two seeds
 _FREE = 3  # every third start is free, the first among them
 _GUIDED = 0.75  # of a guided start's steps
 _LEAST_RATE = 0.05  # of the learning rate, at a start's end
+_SETTLED_RATE = 0.01  # at the end of a last phase whose routes are settled
 _SCORED, _LISTED = 256, 512  # examples of a score, and routes that are summed for it
 _WIDEST = 4096  # inputs of an example: guessing takes the square in memory
 _CHECK = 200  # steps of the last phase between two looks at what is held out
@@ -46,10 +48,11 @@ class StartsObjective(Sampler):
         self._method, self._seed = method, seed or 0
         self._inner = method.inner(model, guide, seed=seed, **options)
         self._program = self._inner._program  # one likelihood scale for both
-        self._moves, self._n_steps, self._starts, self._start = 0, 0, 1, 0
+        self._moves, self._n_steps, self._start = 0, 0, 0
+        self._room, self._ended = 1, 0  # starts there is room for, and as they ended
         self._first: dict[str, Tensor] = {}
-        self._best: dict[str, Tensor] = {}
-        self._best_start, self._best_score = 0, -math.inf
+        self._leader = Leader()
+        self._settled = False  # whether the last phase is guided, for y confirms it
         self._adam: torch.optim.Adam | None = None
         self._rows: tuple[Tensor, Tensor] | None = None  # seen and held out
         self._guess: Tensor | None = None
@@ -71,6 +74,8 @@ class StartsObjective(Sampler):
             loss: Tensor = self._inner(x, y, index)
         else:
             loss = self._guided_loss(x, y, index, order)
+        if self._settled:
+            return loss
         scale = self._method.prior_scale(self._start)
         matrices = [
             p
@@ -85,10 +90,20 @@ class StartsObjective(Sampler):
     def _order(self) -> tuple[int, ...] | None:
         """The order of the guesses that the present step is guided by, if it is."""
         done = self._moves - self._start * self._method.start_steps
-        guided = self._orders and self._start % _FREE
-        if not guided or done >= _GUIDED * self._method.start_steps:
+        if self._settled or done < _GUIDED * self._method.start_steps:
+            return self._start_order
+        return None
+
+    @property
+    def _start_order(self) -> tuple[int, ...] | None:
+        """The order of the guesses that is the present start's, if it is guided."""
+        if not self._orders or not self._start % _FREE:
             return None
         return self._orders[guided_before(self._start) % len(self._orders)]
+
+    @property
+    def _starts(self) -> int:
+        return self._ended or self._room
 
     def _guided_loss(
         self, x: Any, y: Any, index: Tensor, order: tuple[int, ...]
@@ -121,7 +136,7 @@ class StartsObjective(Sampler):
         method, self._n_steps = self._method, n_steps
         last = max(1, math.ceil(n_steps * method.final))
         room = max(1, (n_steps - last) // method.start_steps)
-        self._starts = method.starts or room
+        self._room = method.starts or room
 
     def advance(self, x: Any, y: Any = None, index: Tensor | None = None) -> float:
         """One step of Adam on a batch; before it a new start, where one is due."""
@@ -129,9 +144,11 @@ class StartsObjective(Sampler):
             self._rows = split_rows(len(x), self._method.held_out, self._seed)
             self._make_guess(x, y)
         seen, held = self._rows
-        late = self._moves - self._starts * self._method.start_steps
-        if self._moves % self._method.start_steps == 0 and late <= 0:
-            self._turn(x, y, held)
+        scored = held[:_SCORED].to(x.device)
+        length = self._method.start_steps
+        if self._moves % length == 0 and self._moves <= self._starts * length:
+            self._turn(x, y, scored)
+        late = self._moves - self._starts * length  # after a turn, which may end them
         stream = self._seed * _SEED_STEP + self._moves
         rows = draw_rows(seen, self._method.batch_size, stream).to(x.device)
         optimiser = self._optimiser()
@@ -148,37 +165,55 @@ class StartsObjective(Sampler):
         if late >= 0:
             ends = self._moves == self._n_steps
             if ends or (late + 1) % _CHECK == 0:
-                self._score(x, y, held.to(x.device))
+                values = self._see(x, y, scored).log_marginal
+                self._leader.offer(self._start, values, self._weights())
             if ends:
-                self._put(self._best)
+                self._put(self._leader.weights)
         return value
 
     def _rate(self, late: int) -> float:
         """Of the learning rate: falls in a start's second half, and in the end."""
-        if late >= 0:
-            return max(_LEAST_RATE, 1 - late / (self._n_steps - self._moves + late))
         length = self._method.start_steps
+        if late >= 0:
+            share = late / (self._n_steps - self._starts * length)
+            if self._settled:
+                return math.exp(share * math.log(_SETTLED_RATE))
+            return max(_LEAST_RATE, 1 - share)
         return min(1.0, max(_LEAST_RATE, 2 - 2 * (self._moves % length) / length))
 
-    def _turn(self, x: Any, y: Any, held: Tensor) -> None:
+    def _turn(self, x: Any, y: Any, rows: Tensor) -> None:
         """Score the start that ended; begin the next, or go on with the best."""
-        ended = self._moves // self._method.start_steps
+        ended, leader = self._moves // self._method.start_steps, self._leader
         if not ended:
-            self._first = self._weights()
+            self._first = {k: w.clone() for k, w in self._weights().items()}
             return
-        self._score(x, y, held.to(x.device))
+        seen = self._see(x, y, rows)
+        agreement = self._agreement(seen, rows)
+        leader.enter(self._start, seen.log_marginal, self._weights(), agreement)
+        tried = guided_before(ended) >= len(self._orders)
+        confirmed = tried and leader.confirmed
+        if confirmed and self._method.starts is None:
+            self._ended = ended
         if ended < self._starts:
             self._start = ended
             seed = self._seed * _SEED_STEP + ended
             self._put({k: shuffled(w, seed) for k, w in self._first.items()})
         else:
-            self._start = self._best_start
-            self._put(self._best)
+            self._start, self._settled = leader.start, confirmed
+            self._put(leader.weights)
         self._adam = None
 
-    def _score(self, x: Any, y: Any, held: Tensor) -> None:
-        rows = held[:_SCORED]
-        seen = evaluate(
+    def _agreement(self, seen: Evaluation, rows: Tensor) -> float | None:
+        """Share of examples whose likeliest route is the guess; None if not guided."""
+        if self._start_order is None or self._guess is None:
+            return None
+        guess = self._guess[rows.to(self._guess.device)][:, list(self._start_order)]
+        same = seen.route_probs.argmax(-1).cpu() == guess
+        return same.all(-1).float().mean().item()
+
+    def _see(self, x: Any, y: Any, rows: Tensor) -> Evaluation:
+        """What the present weights say of held-out examples."""
+        return evaluate(
             self.evaluated,
             x[rows],
             None if y is None else y[rows],
@@ -186,13 +221,9 @@ class StartsObjective(Sampler):
             seed=self._seed,
             max_routes=_LISTED,
         )
-        score = float(seen.log_marginal.mean())
-        if score > self._best_score or not self._best:
-            self._best, self._best_score = self._weights(), score
-            self._best_start = self._start
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.named_parameters()}
+        return {name: p.detach() for name, p in self.named_parameters()}
 
     @torch.no_grad()
     def _put(self, weights: dict[str, Tensor]) -> None:
@@ -211,9 +242,9 @@ class StartsObjective(Sampler):
             "moves": self._moves,
             "start": self._start,
             "first": self._first,
-            "best": self._best,
-            "best_start": self._best_start,
-            "best_score": self._best_score,
+            "leader": self._leader.state(),
+            "settled": self._settled,
+            "ended": self._ended,
             "guess": self._guess,
             "adam": None if self._adam is None else self._adam.state_dict(),
         }
@@ -222,8 +253,9 @@ class StartsObjective(Sampler):
         """Take up the search of a checkpoint."""
         super().set_extra_state(state)
         self._moves, self._start = state["moves"], state["start"]
-        self._first, self._best = state["first"], state["best"]
-        self._best_start, self._best_score = state["best_start"], state["best_score"]
+        self._first = state["first"]
+        self._leader.load(state["leader"])
+        self._settled, self._ended = state["settled"], state["ended"]
         self._guess = state["guess"]
         self._adam = None
         if state["adam"] is not None:

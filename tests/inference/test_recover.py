@@ -1,7 +1,9 @@
 """Recovery: the prior against its density, starts, what is held out, what is chosen."""
 
+import pyro
 import pytest
 import torch
+from pyro import poutine
 
 from latentroute import tasks
 from latentroute.analysis.matching import match_modules, one_hot
@@ -14,6 +16,7 @@ from latentroute.inference import (
     fit,
     log_marginal,
     route_posterior,
+    starts,
 )
 from latentroute.inference.starts import (
     StartsObjective,
@@ -25,6 +28,7 @@ from latentroute.models import LayeredNetwork
 
 SEED = 1  # at which the last start is not the best
 SHORT = {"start_steps": 4, "batch_size": 8}
+BRIEF = Recover(start_steps=40, batch_size=32, lr=0.03)  # 3 starts in 180 steps
 
 
 def make_net(seed=0):
@@ -106,15 +110,15 @@ def test_the_best_start_goes_on():
     for step in range(16):
         if step % 4 == 0 and step:
             scores.append(score(objective, x[held], y[held]))
-            weights.append(objective._weights())
+            weights.append(copied(objective))
         objective.advance(x, y, torch.arange(40))
     scores.append(score(objective, x[held], y[held]))
-    weights.append(objective._weights())
+    weights.append(copied(objective))
     objective._turn(x, y, held)
     best = scores.index(max(scores))
     assert len(set(scores)) == 4 and best != 3  # else nothing had to be put back
-    assert objective._start == objective._best_start == best
-    assert objective._best_score == pytest.approx(max(scores))
+    assert objective._start == objective._leader.start == best
+    assert objective._leader.score == pytest.approx(max(scores))
     for name, value in objective._weights().items():
         assert torch.equal(value, weights[best][name])
 
@@ -127,49 +131,135 @@ def test_the_last_phase_ends_at_its_best_weights():
     _, held = split_rows(40, method.held_out, SEED)
     for _ in range(41):  # one of the last phase
         objective.advance(x, y, torch.arange(40))
-    best = objective._best
+    best = objective._leader.weights
     objective._rate = lambda late: 10.0
     for _ in range(39):
         objective.advance(x, y, torch.arange(40))
     for name, value in objective._weights().items():
         assert torch.equal(value, best[name])
-    assert score(objective, x[held], y[held]) == pytest.approx(objective._best_score)
+    kept = objective._leader.score
+    assert score(objective, x[held], y[held]) == pytest.approx(kept)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     """Killed in the second start, and in the last phase."""
     method, data = Recover(starts=2, **SHORT), make_data()
+    killed_and_resumed(method, data, 15, ((7, 0), (6, 5)), tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("label_named_in_x")
+def test_a_killed_run_whose_guess_was_confirmed_goes_on_bit_for_bit(
+    tmp_path, monkeypatch
+):
+    """Killed in the first start, and where the search has ended with the second."""
+    deaths = ((35, 0), (70, 5))  # in steps 35 and 100, with a checkpoint every 30
+    objective = killed_and_resumed(
+        BRIEF, labelled_data(), 180, deaths, tmp_path, monkeypatch, labelled_net, 30
+    )
+    assert objective._settled and objective._ended == 2 < objective._room
+
+
+def killed_and_resumed(
+    method, data, steps, deaths, tmp_path, monkeypatch, make=make_net, every=1
+):
+    """The last run's objective; the whole run and its parts are seen to be the same."""
+    objectives = []
 
     def run(net, **more):
-        return fit(net, data, method, steps=15, log_every=5, **more)
+        return fit(net, data, method, steps=steps, log_every=50, **more)
 
-    whole = make_net()
+    whole = make()
     uninterrupted = run(whole)
     advance = StartsObjective.advance
     left = [0]
 
     def killed(self, *args):
+        objectives.append(self)
         left[0] -= 1
         if not left[0]:
             raise KeyboardInterrupt
         return advance(self, *args)
 
     monkeypatch.setattr(StartsObjective, "advance", killed)
-    for left[0], seed in ((7, 0), (6, 5)):  # dies in steps 7 and 10
+    for left[0], seed in deaths:
         with pytest.raises(KeyboardInterrupt):
-            run(make_net(seed), checkpoint=tmp_path, checkpoint_every=1, resume=True)
-    monkeypatch.setattr(StartsObjective, "advance", advance)
+            run(make(seed), checkpoint=tmp_path, checkpoint_every=every, resume=True)
+    left[0] = steps + 1  # lives
     torch.manual_seed(9)
-    parts = make_net(7)
+    parts = make(7)
     resumed = run(parts, checkpoint=tmp_path, resume=True)
     losses = [[row["loss"] for row in r.history] for r in (uninterrupted, resumed)]
-    assert losses[0] == losses[1] and len(losses[0]) == 15
+    assert losses[0] == losses[1] and len(losses[0]) == len(uninterrupted.history)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
+    return objectives[-1]
+
+
+@pytest.fixture
+def label_named_in_x(monkeypatch):
+    """What a guess comes to on labelled data, in no time; guesses have own tests."""
+
+    def guess_routes(x, n_choices, *, seed):
+        return x[:, 1:].argmax(-1, keepdim=True)
+
+    monkeypatch.setattr(starts, "guess_routes", guess_routes)
+
+
+def labelled_data(n=400):
+    """Four labels, named in x, each with a slope of its own."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(4, (n,), generator=generator)
+    x = torch.cat([torch.randn(n, 1, generator=generator), torch.eye(4)[label]], -1)
+    return x, torch.tensor([1.0, -1.0, 0.3, -2.0])[label].unsqueeze(-1) * x[:, :1]
+
+
+def labelled_net(seed=0):
+    torch.manual_seed(seed)
+    sizes = {"n_layers": 1, "n_modules": 4, "hidden_features": 8}
+    return LayeredNetwork(5, 1, head="normal", **sizes)
+
+
+@pytest.mark.usefixtures("label_named_in_x")
+def test_a_confirmed_guess_ends_the_search_and_guides_the_last_phase():
+    x, y = labelled_data()
+    objective = build(BRIEF, labelled_net(), n_data=len(x), seed=0)
+    objective.begin(180)
+    rows = torch.arange(len(x))
+    for _ in range(81):
+        assert not objective._settled
+        objective.advance(x, y, rows)
+    assert objective._settled and objective._start == 1
+    guess = objective._guess
+    joint = log_joint(objective.evaluated, x[:9], y[:9], guess[:9])
+    torch.testing.assert_close(objective(x[:9], y[:9], rows[:9]), -joint.mean())
+
+
+@pytest.mark.usefixtures("label_named_in_x")
+def test_a_guess_that_y_does_not_confirm_guides_starts_alone():
+    """Clusters that say nothing of y: no guided start is better than the free one."""
+    x, _ = labelled_data()
+    rows, y = torch.arange(len(x)), x[:, :1].sin()
+    objective = build(BRIEF, labelled_net(), n_data=len(x), seed=0)
+    objective.begin(180)
+    for _ in range(150):
+        objective.advance(x, y, rows)
+    assert not objective._settled and objective._starts == objective._room == 3
+
+
+def log_joint(net, x, y, routes):
+    """log p(y, a | x) of each example, by Pyro's own conditioning."""
+    given = pyro.condition(net, data={"route_0": routes[:, 0]})
+    trace = poutine.trace(given).get_trace(x, y)
+    trace.compute_log_prob()
+    return trace.nodes["route_0"]["log_prob"] + trace.nodes["y"]["log_prob"]
 
 
 def score(objective, x, y):
     return evaluate(objective.evaluated, x, y, draws=1).log_marginal.mean().item()
+
+
+def copied(objective):
+    return {name: w.clone() for name, w in objective._weights().items()}
 
 
 def test_refusals_say_what_to_do():
