@@ -224,12 +224,13 @@ def audit(given: list[str]) -> int:
 
 
 def audited(options: list[str]) -> list[dict[str, Any]]:
-    """What pip-audit says of each package; nothing where it does not answer."""
+    """What pip-audit says of each package; nothing where it says nothing for long."""
     command = module("pip_audit", "--progress-spinner", "off", "--format", "json")
-    text = output([*command, *options])
+    whole = {"capture_output": True, "check": False, "text": True, "timeout": 120}
     try:
-        packages: list[dict[str, Any]] = json.loads(text)["dependencies"]
-    except (ValueError, KeyError):
+        done = subprocess.run([*command, *options], **whole)
+        packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError, subprocess.TimeoutExpired):
         return []
     return packages
 
@@ -259,17 +260,6 @@ def run(command: list[str], cwd: Path | None = None) -> int:
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     code = subprocess.run(command, cwd=cwd, check=False, env=environment).returncode
     return code if code >= 0 else 128 - code
-
-
-def output(command: list[str]) -> str:
-    """What a command prints, whatever its exit code; nothing after two minutes."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, check=False, text=True, timeout=120
-        )
-    except subprocess.TimeoutExpired:
-        return ""
-    return done.stdout
 
 
 def succeeds(command: list[str]) -> bool:

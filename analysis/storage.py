@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ..files import cannot_write, write_whole
+from .hdf5 import check_lengths
+
 if TYPE_CHECKING:
     import xarray as xr
 
 ENGINE: Final = "h5netcdf"
 ZARR: Final = ".zarr"
 _LONGEST: Final = 300  # of a library's message
+_ZARR_SAYS: Final = (".zarray", ".zgroup", ".zmetadata", "zarr.json")
 _ORDER: Final = "children_in_order"  # Zarr lists groups by name
 
 
@@ -37,23 +41,30 @@ def save(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: The path ends in `.zarr` and is something else than a Zarr folder.
         ModuleNotFoundError: Zarr is not installed.
+        OSError: It cannot be written; names the path. What was there stays.
     """
     path = Path(path)
     if path.suffix == ZARR:
         _check_zarr(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ZARR:
+        _save_zarr(tree, path)
+    else:
+        # In memory first: where a disk fills, HDF5 itself ends the process.
+        write_whole(path, tree.to_netcdf(engine=ENGINE, encoding=_encoding(tree)))
+    return path
+
+
+def _save_zarr(tree: xr.DataTree, path: Path) -> None:
+    """Write a Zarr folder beside its place, and put it there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        if path.suffix == ZARR:
-            _with_order(tree).to_zarr(temporary, mode="w", zarr_format=2)
-            _replace_folder(temporary, path)
-        else:
-            tree.to_netcdf(temporary, engine=ENGINE, encoding=_encoding(tree))
-            _to_disk(temporary)  # a name that outlives a crash, and so its content
-            os.replace(temporary, path)
+        _with_order(tree).to_zarr(temporary, mode="w", zarr_format=2)
+        _replace_folder(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
-        _remove(temporary)
-    return path
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(path: str | os.PathLike[str]) -> xr.DataTree:
@@ -92,6 +103,7 @@ def _read_netcdf(path: Path) -> xr.DataTree:
     import h5py
     import xarray as xr
 
+    check_lengths(path)
     # What h5netcdf does first: where it fails there, it prints a traceback beside.
     with h5py.File(path, "r") as file:
         file.attrs.get("_nc3_strict")
@@ -102,8 +114,22 @@ def _read_netcdf(path: Path) -> xr.DataTree:
 def _read_zarr(path: Path) -> xr.DataTree:
     import xarray as xr
 
+    for file in sorted(path.rglob("*")):
+        if file.name in _ZARR_SAYS and _names_pickle(json.loads(file.read_bytes())):
+            raise ValueError(
+                f"{file.relative_to(path)} asks for pickle, refused, since reading it "
+                "can run any code"
+            )
     with xr.open_datatree(path, engine="zarr") as opened:
         return _in_order(opened.load())
+
+
+def _names_pickle(said: Any) -> bool:
+    """Whether metadata of Zarr name that codec, which some versions of it decode."""
+    if isinstance(said, dict):
+        own = (str(said.get(key)) for key in ("id", "name"))
+        return any("pickle" in name for name in own) or _names_pickle([*said.values()])
+    return isinstance(said, list) and any(map(_names_pickle, said))
 
 
 def _encoding(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
@@ -162,17 +188,3 @@ def _replace_folder(new: Path, path: Path) -> None:
         os.replace(old, path)
         raise
     shutil.rmtree(old)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

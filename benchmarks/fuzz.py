@@ -2,14 +2,16 @@
 
     python -m latentroute.benchmarks.fuzz --seconds 600 --engine atheris
 
-Each reader gets so many seconds in a process of its own, begun anew where it dies (a C
-library may). By ``mutations``, or guided by coverage where atheris is installed. Inputs
-that are not read or refused as they should be are kept in --out; exit code 1 if any.
+Each reader gets so many seconds in a process of its own, begun anew where it dies or
+hangs (a C library may). By ``mutations``, or guided by coverage where atheris is there
+(``pip install atheris``), which goes on from what it kept in --out/corpus. Inputs that
+are not read or refused as they should be are kept in --out; exit code 1 if any.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import itertools
 import json
@@ -18,14 +20,16 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .fuzz_readers import READERS, Reader, problem
 from .mutations import mutations
 
 TRACED = ["latentroute.tasks", "latentroute.analysis.storage", "latentroute.inference"]
-TALLY = "tally.json"
+TALLY, BYTES = "tally.json", "bytes"
+PATIENCE = 20.0  # seconds for one input
 
 
 class Fuzzer:
@@ -41,7 +45,7 @@ class Fuzzer:
     def __init__(self, reader: Reader, name: str, folder: Path, out: Path) -> None:
         self._reader, self._name, self._out = reader, name, out
         self._path = folder / f"input{reader.suffix}"
-        self._bytes = folder / "bytes"
+        self._bytes = folder / BYTES
         self._tally = folder / TALLY
         self.seeds = reader.seeds(folder)
         self.count, self.problems = 0, set[str]()
@@ -51,13 +55,14 @@ class Fuzzer:
 
     def __call__(self, data: bytes) -> None:
         """One input."""
-        self._bytes.write_bytes(data)  # if the process dies, this is what it died of
+        self._bytes.write_bytes(data)  # what the process dies of, if it does
         said = self._feed(data)
         self.count += 1
         new = said is not None and said[:80] not in self.problems
         if said is not None and new:
             self.problems.add(said[:80])
-            print(f"{self._name}: {keep(self._out, self._name, data)}: {said}")
+            kept = keep(self._out, self._name, data)
+            print(f"{self._name}: {kept}: {said}", flush=True)
         if new or self.count % 20 == 0:
             tally = {"count": self.count, "problems": len(self.problems)}
             self._tally.write_text(json.dumps(tally), encoding="utf-8")
@@ -84,7 +89,7 @@ def work(name: str, folder: Path, out: Path, seconds: float, options: Any) -> No
         with atheris.instrument_imports(include=TRACED):
             from .. import analysis, inference, tasks  # noqa: F401
         fuzzer = Fuzzer(READERS[name], name, folder, out)
-        corpus = folder / "corpus"
+        corpus = out / "corpus" / name
         for seed in fuzzer.seeds:
             keep(corpus, "seed", seed)
         limits = [f"-max_total_time={int(seconds)}", "-rss_limit_mb=4096"]
@@ -99,36 +104,79 @@ def work(name: str, folder: Path, out: Path, seconds: float, options: Any) -> No
             return
 
 
-def fuzz(name: str, options: argparse.Namespace) -> tuple[int, int, int]:
-    """Fuzz one reader.
+class Tally(NamedTuple):
+    """What came of fuzzing a reader.
 
-    Returns:
-        Inputs, kinds of problem, and deaths of the process.
+    Attributes:
+        inputs: How many were fed.
+        problems: Kinds of problem.
+        deaths: Of the process, hangs included.
     """
+
+    inputs: int = 0
+    problems: int = 0
+    deaths: int = 0
+
+
+def fuzz(name: str, options: argparse.Namespace) -> Tally:
+    """Fuzz one reader."""
     end = time.monotonic() + options.seconds
-    inputs = problems = deaths = 0
+    tally = Tally()
     for attempt in itertools.count():
         left = end - time.monotonic()
         if left < 1:
-            return inputs, problems, deaths
+            break
         with tempfile.TemporaryDirectory() as folder:
             words = ["--worker", name, folder, str(left), "--out", str(options.out)]
             words += ["--engine", options.engine, "--seed", str(options.seed + attempt)]
             command = [sys.executable, "-P", "-m", "latentroute.benchmarks.fuzz"]
-            done = subprocess.run([*command, *words], check=False)
-            tally = Path(folder, TALLY)
-            if tally.exists():
-                seen = json.loads(tally.read_text(encoding="utf-8"))
-                inputs += seen["count"]
-                problems += seen["problems"]
-            if done.returncode:
-                deaths += 1
-                last = Path(folder, "bytes")
+            last = Path(folder, BYTES)
+            how = died([*command, *words], last)
+            inputs, problems = _counted(Path(folder, TALLY))
+            if how is not None:
                 if not last.exists():
-                    raise RuntimeError(f"the fuzzer of {name} does not start")
+                    raise RuntimeError(f"the fuzzer of {name} does not start: {how}")
                 kept = keep(options.out, name, last.read_bytes())
-                print(f"{name}: the process died ({done.returncode}): {kept}")
-    raise AssertionError
+                print(f"{name}: the process {how}: {kept}", flush=True)
+            tally = Tally(
+                tally.inputs + inputs,
+                tally.problems + problems,
+                tally.deaths + (how is not None),
+            )
+    return tally
+
+
+def died(command: Sequence[str], beat: Path, patience: float = PATIENCE) -> str | None:
+    """Run a process to its end.
+
+    Args:
+        command: Of the process.
+        beat: A file that it writes now and then.
+        patience: Seconds between two such writes, after which it is killed: what hangs
+            in C hears no clock of Python's.
+
+    Returns:
+        How it died; ``None`` where it ended well.
+    """
+    process = subprocess.Popen(command)
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(patience / 20)
+                return f"died (exit code {code})" if code else None
+            if beat.exists() and time.time() - beat.stat().st_mtime > patience:
+                return f"hung for {patience:g} s"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _counted(path: Path) -> tuple[int, int]:
+    """Inputs and kinds of problem, as the process last said."""
+    if not path.exists():
+        return 0, 0
+    seen = json.loads(path.read_text(encoding="utf-8"))
+    return seen["count"], seen["problems"]
 
 
 def main(words: list[str] | None = None) -> int:
@@ -150,9 +198,13 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f"--readers: got {unknown[0]!r}; there are {', '.join(READERS)}")
     bad = 0
     for name in chosen:
-        inputs, problems, deaths = fuzz(name, options)
-        bad += problems + deaths
-        print(f"{name}: {inputs} inputs, {problems} kinds of problem, {deaths} deaths")
+        found = fuzz(name, options)
+        bad += found.problems + found.deaths
+        print(
+            f"{name}: {found.inputs} inputs, {found.problems} kinds of problem, "
+            f"{found.deaths} deaths",
+            flush=True,
+        )
     return int(bad > 0)
 
 

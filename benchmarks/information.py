@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import time
 from collections.abc import Iterator
 
@@ -33,6 +32,8 @@ def batches(examples: int, layers: int, modules: int) -> Iterator[np.ndarray]:
 
 def peak() -> float:
     """Largest memory of this process so far in MiB."""
+    import resource  # not on Windows
+
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib / (MIB if platform.system() == "Darwin" else 1024)
 

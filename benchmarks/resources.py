@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -83,5 +82,7 @@ def start() -> Iterator[Ratio]:
 
 
 def children_seconds() -> float:
+    import resource  # not on Windows: what measures nothing of others runs there, too
+
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import pandas as pd
 BLOCK = 1000  # steps between two looks
 WARM = 10_000  # steps until everything has happened once
 PAIRS = 20  # blocks of the old process and of the fresh one, in turn
+STATM = Path("/proc/self/statm")
 OFTEN = 5000  # steps between measurements, and between checkpoints
 
 
@@ -119,10 +121,8 @@ def work(steps: int, folder: str) -> None:
 
 def resident() -> float:
     """Memory of this process in MiB, from the kernel (Linux)."""
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    import resource
-
-    return int(pages) * resource.getpagesize() / 2**20
+    pages = STATM.read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def soak(
@@ -185,6 +185,8 @@ def main(words: list[str] | None = None) -> None:
     if options.worker:
         work(options.steps, options.worker)
         return
+    if not STATM.exists():
+        parser.error(f"memory is read from {STATM}, which this system has not: Linux")
     least = WARM + (PAIRS + 1) * BLOCK
     if options.steps < least:
         parser.error(f"--steps must be at least {least}, got {options.steps}")

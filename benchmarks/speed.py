@@ -18,6 +18,7 @@ from .steps import Setting, Step, steps
 from .timing import Ratio, ratio
 
 HAND = "hand-written torch"
+CHANNELS = 8  # of the images that convolutions take and give
 
 
 def exact_steps() -> Iterator[Ratio]:
@@ -60,6 +61,11 @@ def banks() -> Iterator[Ratio]:
     yield ratio(
         "bank, M = 64", setting, chosen, "every module, chosen", dense, wanted=0.2
     )
+    n = 512
+    setting = f"N = {n}, {CHANNELS} channels, 8 x 8"
+    many, few = _convolutions(256, n), _convolutions(4, n)
+    name = "bank of convolutions, M = "
+    yield ratio(f"{name}256", setting, many, f"{name}4", few, wanted=2.0)
 
 
 SUITES: Mapping[str, Callable[[], Iterator[Ratio]]] = MappingProxyType(
@@ -95,7 +101,7 @@ def _step(
 def _bank_pass(n_modules: int, n: int, width: int) -> Step:
     modules, z, module = _bank(n_modules, n, width)
     bank = ModuleBank(modules)
-    return lambda: bank(z, module).square().mean().backward()
+    return _gradient(lambda: bank(z, module), [z, *bank.parameters()])
 
 
 def _dense_pass(n_modules: int, n: int, width: int) -> Step:
@@ -103,7 +109,24 @@ def _dense_pass(n_modules: int, n: int, width: int) -> Step:
     modules, z, module = _bank(n_modules, n, width)
     rows = torch.arange(n)
     weight = torch.stack([m.weight.T for m in modules]).detach().requires_grad_()
-    return lambda: (z @ weight)[module, rows].square().mean().backward()
+    return _gradient(lambda: (z @ weight)[module, rows], [z, weight])
+
+
+def _convolutions(n_modules: int, n: int) -> Step:
+    """The same of convolutions of 3 x 3."""
+    torch.manual_seed(0)
+    modules = [
+        torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1) for _ in range(n_modules)
+    ]
+    z = torch.randn(n, CHANNELS, 8, 8, requires_grad=True)
+    module = torch.randint(n_modules, (n,))
+    bank = ModuleBank(modules, event_dim=3)
+    return _gradient(lambda: bank(z, module), [z, *bank.parameters()])
+
+
+def _gradient(value: Callable[[], Tensor], leaves: list[Tensor]) -> Step:
+    """Forward and backward, none of whose gradients is added to an earlier one."""
+    return lambda: torch.autograd.grad(value().square().mean(), leaves)
 
 
 def _bank(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..models.categorical import Categorical
 from ..models.routing import Site
 from .structure import RouteSite, Structure
 
@@ -54,6 +55,8 @@ def drawn_value(site: Site, shape: tuple[int, ...]) -> Tensor:
     ends = zip(reversed(batch), reversed(shape), strict=False)
     if len(batch) < len(shape) or any(wanted not in (1, has) for has, wanted in ends):
         batch = _broadcast(batch, shape)
+    if isinstance(site.fn, Categorical):  # without making the expanded one
+        return site.fn.draw(batch)
     value: Tensor = site.fn.expand(batch).sample()
     return value
 

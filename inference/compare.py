@@ -14,13 +14,20 @@ from ..models.checks import check_count
 from .applies import try_methods
 from .backends.base import Backend
 from .backends.table import get_backend
+from .compare_checks import (
+    check_model_options,
+    chosen_methods,
+    named_tasks,
+    seed_numbers,
+)
 from .comparison import Comparison
 from .default_network import default_network, network_options
-from .methods import METHODS, get_method
+from .methods import METHODS
 from .objective import Method
 from .regularisers import Regulariser
 from .sweep import train_all
 from .sweep_folder import Settings, SweepFolder
+from .training_checks import writable_folder
 from .training_job import Factory, Training
 
 if TYPE_CHECKING:
@@ -90,7 +97,7 @@ def compare(
         RuntimeError: If no worker can be had.
     """
     trees = _compare(
-        _named([task]),
+        named_tasks([task]),
         methods,
         seeds,
         model=model,
@@ -140,7 +147,7 @@ def compare_tasks(
             f"compare_tasks has no option {unknown[0]!r}; it takes "
             f"{', '.join(defaults)}"
         )
-    return _compare(_named(tasks), methods, seeds, **{**defaults, **options})
+    return _compare(named_tasks(tasks), methods, seeds, **{**defaults, **options})
 
 
 def _compare(
@@ -159,7 +166,8 @@ def _compare(
     trained_by = get_backend(backend, workers)
     if resume and folder is None:
         raise ValueError("resume=True needs folder=, the folder to resume from")
-    chosen, numbers = _chosen(methods), _numbers(seeds)
+    folder = writable_folder("folder", folder)
+    chosen, numbers = chosen_methods(methods), seed_numbers(seeds)
     parts = [
         _comparison(name, task, chosen, numbers, progress=progress, **options)
         for name, task in tasks.items()
@@ -191,8 +199,7 @@ def _comparison(
     progress: bool,
 ) -> Comparison:
     """One task's part, its methods tried out."""
-    if model is not None and network is not None:
-        raise ValueError("network= has options of the default network: not with model=")
+    check_model_options(model, network)
     for option, value in (
         ("draws", draws),
         ("steps", steps),
@@ -228,49 +235,3 @@ def _settings(parts: Sequence[Comparison]) -> Settings:
     for part in parts:
         found |= part.settings()
     return found
-
-
-def _named(tasks: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
-    """The tasks by name, those given by name loaded."""
-    from .. import tasks as library
-
-    if isinstance(tasks, str):
-        raise TypeError(f"tasks must be a sequence or a mapping, got {tasks!r}")
-    pairs = tasks.items() if isinstance(tasks, Mapping) else [(None, t) for t in tasks]
-    found: dict[str, Any] = {}
-    for name, given in pairs:
-        task = library.load(given) if isinstance(given, str) else given
-        own = task.name if name is None else name
-        if own in found:
-            raise ValueError(f"tasks must have different names, got {own!r} twice")
-        found[own] = task
-    if not found:
-        raise ValueError("tasks must be at least one, got none")
-    return found
-
-
-def _numbers(seeds: int | Sequence[int]) -> list[int]:
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not numbers:
-        raise ValueError(f"seeds must be at least one, got {seeds!r}")
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"seeds must differ from each other, got {numbers}")
-    return numbers
-
-
-def _chosen(methods: Sequence[str] | Mapping[str, Method]) -> dict[str, Method]:
-    if isinstance(methods, Mapping):
-        chosen = {label: get_method(method) for label, method in methods.items()}
-    else:
-        if isinstance(methods, str):
-            raise TypeError(f"methods must be a sequence of names, got {methods!r}")
-        chosen = {name: get_method(name) for name in methods}
-    if not chosen:
-        raise ValueError("methods must name at least one method, got none")
-    for label in chosen:
-        if "/" in label or label in ("", ".", "..", "summary"):
-            raise ValueError(
-                "a method's label names a node of the tree: it must be some text "
-                f"without '/', and not '.', '..' or 'summary', got {label!r}"
-            )
-    return chosen

@@ -55,7 +55,9 @@ def count_evaluations() -> Iterator[Evaluations]:
         evaluator = module._evaluate
         own[evaluator] = {way: vars(evaluator).get(way) for way in _WAYS}
         for way in _WAYS:
-            setattr(evaluator, way, _counted(getattr(evaluator, way), count))
+            times = module.n_modules if way == "every" else 1
+            plain = getattr(evaluator, way)
+            setattr(evaluator, way, _counted(plain, count, module.event_dim, times))
 
     hook = register_module_forward_pre_hook(meet)
     try:
@@ -69,12 +71,13 @@ def count_evaluations() -> Iterator[Evaluations]:
                     setattr(evaluator, way, value)
 
 
-def _counted(plain: Callable[..., Tensor], count: Evaluations) -> Callable[..., Tensor]:
-    def evaluate(*args: Any) -> Tensor:
-        values = plain(*args)
-        count.rows += values.shape[:-1].numel()  # (M, *batch, out) or (rows, out)
+def _counted(
+    plain: Callable[..., Tensor], count: Evaluations, event_dim: int, times: int
+) -> Callable[..., Tensor]:
+    def evaluate(z: Tensor, *more: Any) -> Tensor:
+        count.rows += times * z.shape[: z.dim() - event_dim].numel()
         count.calls += 1
-        return values
+        return plain(z, *more)
 
     return evaluate
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..launched import local_rank, n_processes
 from .objective import Model
 
 Device = str | torch.device
@@ -15,11 +16,13 @@ Device = str | torch.device
 def choose_device(wanted: Device) -> torch.device:
     """A device by name; ``"auto"`` is a CUDA device where there is one, else the CPU.
 
+    Of several processes that torchrun started, each has a CUDA device of its own.
+
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If there is no such device here, or not one for each process.
     """
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(wanted)
         torch.empty(0, device=device)
@@ -29,6 +32,20 @@ def choose_device(wanted: Device) -> torch.device:
             f"({str(error).splitlines()[0]})"
         ) from error
     return device
+
+
+def _own_gpu() -> torch.device:
+    """The CUDA device of this process."""
+    if n_processes() == 1:
+        return torch.device("cuda")
+    own, n_devices = local_rank(), torch.cuda.device_count()
+    if own >= n_devices:
+        raise ValueError(
+            f"device='auto' gives each process a GPU of its own, got process {own} "
+            f"(from 0) of a machine that has {n_devices}: start torchrun with "
+            f"--nproc-per-node {n_devices}, or train on device='cpu'"
+        )
+    return torch.device("cuda", own)
 
 
 def place(

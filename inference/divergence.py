@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,8 @@ class Diverged(FloatingPointError):
     Attributes:
         saved: What was saved, or would have been: ``step``, ``method``, ``site``
             (``None`` where none is found), ``x``, ``y``, ``index``, and ``objective``,
-            its state as it went into the step.
+            its state as it went into the step: before the optimiser moved anything,
+            but where a finite gradient made a parameter overflow, which is said.
     """
 
     saved: dict[str, Any]
@@ -64,7 +65,7 @@ def diverged(
 
     Args:
         what: What was seen, such as ``"the loss is nan"``.
-        objective: As it is now; its parameters have not moved since the step began.
+        objective: As it is now.
         moment: What the step began with.
         step: From 1.
         method: Its name.
@@ -91,11 +92,13 @@ def diverged(
 
 def _parameters(objective: Objective) -> str:
     names = bad_parameters(objective)
-    if not names:
-        return ""
+    return f"; parameters that are not: {_some(names)}" if names else ""
+
+
+def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_MOST_NAMES])
     rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"; parameters that are not: {shown}{rest}"
+    return f"{shown}{rest}"
 
 
 def _written(folder: Path | None, name: str, saved: dict[str, Any]) -> str:
@@ -117,6 +120,35 @@ def bad_parameters(objective: Objective) -> list[str]:
         for name, tensor in objective.named_parameters()
         if not torch.isfinite(tensor).all()
     ]
+
+
+def bad_gradients(objective: Objective) -> str:
+    """What to say of parameters whose gradient holds NaN or infinity."""
+    names = [
+        name
+        for name, tensor in objective.named_parameters()
+        if tensor.grad is not None and not torch.isfinite(tensor.grad).all()
+    ]
+    verb = "is" if len(names) == 1 else "are"
+    return f"the gradient of {_some(names)} {verb}"
+
+
+def finite_gradients(parameters: Iterable[Tensor]) -> bool:
+    """Whether no gradient holds NaN or infinity.
+
+    In one kernel a device and type: torch's own, for gradients in 16 bits. A hundredth
+    of a tiny step's time; a look at each tensor would be a tenth.
+    """
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for parameter in parameters:
+        if (gradient := parameter.grad) is not None:
+            groups.setdefault((gradient.device, gradient.dtype), []).append(gradient)
+    for (device, _), gradients in groups.items():
+        found, one = torch.zeros((), device=device), torch.ones((), device=device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+        if found.item():
+            return False
+    return True
 
 
 def first_bad_site(model: Callable[..., Any], *args: Any) -> str | None:
@@ -162,7 +194,9 @@ def replay(path: str | Path, objective: Objective) -> Tensor:
     """The loss that stopped a run, from what it saved.
 
     With the parameters, buffers and random numbers that the step had; where ``fit`` was
-    given no folder, what it would have saved is the error's ``saved``.
+    given no folder, what it would have saved is the error's ``saved``. Where a gradient
+    stopped the run, the loss is finite and its ``backward()`` gives that gradient;
+    where the step left a parameter that is not finite, they are those after it.
 
     Args:
         path: The file ``diverged.pt``.

@@ -86,7 +86,8 @@ def evaluate(
         model: A Pyro program ``model(x, y=None)`` with routing sites.
         x: Inputs, examples first.
         y: Targets.
-        draws: Number of posterior routes and predictive targets drawn an example.
+        draws: Number of posterior routes and predictive targets drawn an example; 0:
+            none, and no predictive distribution.
         seed: Of the draws.
         max_routes: Routes that are enumerated, at most; 65,536 or fewer.
 
@@ -185,8 +186,11 @@ def _summarise(
     posterior, router = weighted.posterior.exp(), weighted.router.exp()
     n = posterior.shape[1]
     routes = weighted.routes.expand(-1, n, -1)  # (R, N, L)
-    drawn = draw_routes(weighted, structure, draws)
-    target = _target(weighted.terms)
+    drawn = routes[:0]
+    target = None
+    if draws:
+        drawn = draw_routes(weighted, structure, draws)
+        target = _target(weighted.terms)
     predictive = y_draws = None
     if target is not None:
         mean = _mean_by_route(target, weighted, structure)

@@ -70,6 +70,8 @@ class Fabric(Strategy):
             team = ManyProcesses(
                 self.fabric.device, wrap=self._wrap, backward=self.fabric.backward
             )
+            precision = self.fabric.strategy.precision
+            team.scales_loss = getattr(precision, "scaler", None) is not None
             yield team
             team.wait()  # no file is half written when anybody goes on
 

@@ -16,7 +16,7 @@ from .checkpoint import make_way
 from .data_parallel import default_strategy
 from .devices import Device, place
 from .methods import build, get_method
-from .metrics import Metrics
+from .metrics import Metrics, summary_writer
 from .monitor import Monitor
 from .objective import Method, Model, Objective
 from .progress import Progress
@@ -25,7 +25,12 @@ from .run import Run
 from .sampler import Sampler
 from .signals import OnSigterm, check_on_sigterm, sigterm
 from .strategy import Strategy
-from .training_checks import check_training
+from .training_checks import (
+    check_model,
+    check_parameters,
+    check_training,
+    writable_folder,
+)
 from .training_data import Batch, batch, batches, training_data
 from .weight_draws import WeightDraws
 
@@ -132,9 +137,10 @@ def fit(
             :class:`~latentroute.inference.Fabric`. ``None``: data parallel where
             torchrun started several processes, else this process alone. Files and
             progress are written by process 0.
-        device: Where to train: ``"auto"`` (a CUDA device where there is one, else the
-            CPU) or a device, to which the model is moved and where it stays; ``None``:
-            where its parameters are. Batches are moved there as they come.
+        device: Where to train: ``"auto"`` (a CUDA device where there is one, of several
+            processes one each; else the CPU) or a device, to which the model is moved
+            and where it stays; ``None``: where its parameters are. Batches are moved
+            there as they come.
         **options: Replace the method's options.
 
     Returns:
@@ -142,6 +148,7 @@ def fit(
 
     Raises:
         ValueError: If the data, an option or the program is wrong, before training.
+        TypeError: If one is of a type that does not fit, before training.
         ImportError: If TensorBoard is asked for and not installed.
         Diverged: A ``FloatingPointError``, if the loss becomes NaN or infinite; names
             step, site and method, and saves the batch.
@@ -165,16 +172,24 @@ def fit(
         log_every=log_every,
         checkpoint_every=checkpoint_every,
     )
-    folder = None if checkpoint is None else Path(checkpoint)
+    strategy = default_strategy() if strategy is None else strategy
+    if not isinstance(strategy, Strategy):
+        raise TypeError(
+            "strategy must be SingleProcess(), DataParallel() or Fabric(...), got "
+            f"{strategy!r}"
+        )
+    folder = writable_folder("checkpoint", checkpoint)
+    if tensorboard is not None:
+        summary_writer()  # is it installed?
+    board = writable_folder("tensorboard", tensorboard)
     check_on_sigterm(on_sigterm, saves=folder is not None)
-    if folder is not None and not resume:
-        make_way(folder)
     x, y = training_data(data)
     if isinstance(model, LayeredNetwork):
         model.check(x, y)
     method = get_method(method, **options)
     method.check_steps(steps)
-    parameters = None if parameters is None else list(parameters)
+    check_model(model)
+    parameters = None if parameters is None else check_parameters(parameters)
     where = place(model, parameters, device, x)
     example = batch(x, y, torch.arange(min(len(x), 2)), where)
     objective = build(
@@ -190,9 +205,9 @@ def fit(
         raise ValueError("there is nothing to train: no parameter requires a gradient")
     settings = {"method": repr(method), "batch_size": batch_size, "lr": lr}
     settings["regularisers"] = repr(list(regularisers))
-    strategy = default_strategy() if strategy is None else strategy
+    if folder is not None and not resume:
+        make_way(folder)  # once nothing can be wrong any more
     with strategy.processes(where) as team:
-        board = None if tensorboard is None else Path(tensorboard)
         run = Run(
             objective,
             team.prepare(objective, _adam(objective, lr), example),
@@ -205,7 +220,7 @@ def fit(
             run.resume()
         if isinstance(objective, Sampler):
             objective.begin(steps)
-        monitor = Monitor(objective.evaluated, data, x, y, team.device)
+        monitor = Monitor(objective.evaluated, data, x, y, team)
         with (
             Progress(steps, enabled=progress and team.is_main, start=run.step) as bar,
             contextlib.closing(run.metrics),

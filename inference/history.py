@@ -9,6 +9,7 @@ from typing import Any, overload
 import torch
 
 Row = dict[str, Any]
+_AHEAD = 2**24  # steps whose memory is taken at once
 _LISTED = 100_000  # rows that a list may hold: 24 MB of dicts
 
 
@@ -17,7 +18,7 @@ class History(Sequence[Row]):
 
     A row is a dict with ``step`` (from 1), ``loss`` and what was measured at that step.
     A list of such dicts takes 240 bytes a step, which a week of training has not; this
-    takes 8, and those of all steps at once, so that memory stays as it is while
+    takes 8, and those of 16 million steps at once, so that memory stays as it is while
     training goes on.
     """
 
@@ -27,8 +28,8 @@ class History(Sequence[Row]):
         self._measured: dict[int, Row] = {}
 
     def reserve(self, steps: int) -> None:
-        """Take the memory of so many steps."""
-        missing = steps - len(self._losses)
+        """Take the memory of so many steps, or of as many as are taken at once."""
+        missing = min(steps, self._n + _AHEAD) - len(self._losses)
         self._losses.extend(array("d", [0.0]) * max(0, missing))
 
     def append(self, loss: float) -> None:

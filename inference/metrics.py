@@ -20,17 +20,12 @@ class Metrics:
     Args:
         folder: Of the file; ``None`` for no file.
         tensorboard: Folder for TensorBoard; ``None`` for none.
-
-    Raises:
-        ImportError: If TensorBoard is asked for and not installed.
     """
 
     def __init__(self, folder: Path | None, tensorboard: Path | None = None) -> None:
         self._folder, self._board_folder = folder, tensorboard
         self._file: TextIO | None = None
         self._board: Any = None
-        if tensorboard is not None:
-            _summary_writer()
 
     def begin(self, step: int) -> None:
         """Open the files, and forget rows after a step: they will come again."""
@@ -40,7 +35,7 @@ class Metrics:
             _keep(path, step)
             self._file = path.open("a", encoding="utf-8")
         if self._board_folder is not None:
-            writer, folder = _summary_writer(), str(self._board_folder)
+            writer, folder = summary_writer(), str(self._board_folder)
             self._board = writer(folder, purge_step=step + 1 if step else None)
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -75,7 +70,12 @@ class Metrics:
         self._file = self._board = None
 
 
-def _summary_writer() -> Any:
+def summary_writer() -> Any:
+    """TensorBoard's class.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -14,6 +14,7 @@ from .entropies import router_entropies
 from .evaluate import evaluate_program
 from .objective import Model
 from .program import RoutedProgram
+from .strategy import Team
 from .training_data import batch
 
 _MONITORED = 256  # examples on which entropies and validation are followed
@@ -29,28 +30,27 @@ class Monitor:
         data: What ``fit`` was given; its validation split is used where it has one.
         x: Inputs of the training data.
         y: Targets of the training data.
-        device: Where the model is.
+        team: Where the model is; of several processes the main one warns.
     """
 
     def __init__(
-        self, model: Model, data: Any, x: Tensor, y: Tensor | None, device: torch.device
+        self, model: Model, data: Any, x: Tensor, y: Tensor | None, team: Team
     ) -> None:
         # Given routes are the training data's: followed is the router itself.
         followed = model.model if isinstance(model, GivenRouting) else model
         self._program = RoutedProgram(followed)
         valid = getattr(data, "valid", None)
         self._has_valid = valid is not None
-        self._warned = False
+        self._warned = not team.is_main
         if valid is not None:
             x, y = valid.x, valid.y
         n = min(len(x), _MONITORED)
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n]
-        self._x, self._y, _ = batch(x, y, chosen, device)
+        self._x, self._y, _ = batch(x, y, chosen, team.device)
 
     def measure(self) -> dict[str, Any]:
         """Entropies in nats and, with a validation split, the mean log p(y | x)."""
-        # No draws are wanted; one is the least that evaluate makes.
-        seen = evaluate_program(self._program, self._x, self._y, draws=1)
+        seen = evaluate_program(self._program, self._x, self._y, draws=0)
         h_a, h_b = entropies = router_entropies(seen.router_probs)
         if not self._warned and (layers := collapsed_layers(seen, entropies)):
             self._warned = True

@@ -16,6 +16,7 @@ from .program import RoutedProgram, takes_index
 from .random import RandomStream
 from .regularisers import Gather, Regulariser, penalty
 from .structure import Structure
+from .training_checks import check_model, check_parameters
 from .weight_draws import WeightDraws
 
 Model = Callable[..., Any]
@@ -39,6 +40,7 @@ class Objective(nn.Module, ABC):
 
     Raises:
         ValueError: If the model is a plain function and no parameters are given.
+        TypeError: If it is no program, or what is to be trained no leaf tensors.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Objective(nn.Module, ABC):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        check_model(model)
         self._program = RoutedProgram(model)
         self._takes_index = takes_index(model)
         self._own: dict[str, Tensor] = {}
@@ -82,7 +85,8 @@ class Objective(nn.Module, ABC):
         Raises:
             TypeError: If one is no regulariser.
         """
-        for part in regularisers:
+        many = isinstance(regularisers, Iterable)
+        for part in regularisers if many else [regularisers]:
             if not isinstance(part, Regulariser):
                 raise TypeError(
                     "regularisers must be values such as StateEntropy(Constant(0.01)), "
@@ -214,14 +218,7 @@ class Objective(nn.Module, ABC):
 
     def _keep(self, parameters: Iterable[Tensor]) -> None:
         """Hold tensors by identity: gradients must reach the user's own."""
-        if isinstance(parameters, Tensor):
-            parameters = [parameters]
-        for i, tensor in enumerate(parameters):
-            if not isinstance(tensor, Tensor) or not tensor.is_leaf:
-                raise TypeError(
-                    "parameters must be leaf tensors such as net.parameters() gives, "
-                    f"got {type(tensor).__name__} at place {i}"
-                )
+        for i, tensor in enumerate(check_parameters(parameters)):
             self._own[f"parameter_{i}"] = tensor
             if isinstance(tensor, nn.Parameter):
                 self.register_parameter(f"parameter_{i}", tensor)

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .divergence import CURE, Diverged, Moment, bad_parameters, diverged
+from .divergence import (
+    CURE,
+    Diverged,
+    Moment,
+    bad_gradients,
+    bad_parameters,
+    diverged,
+    finite_gradients,
+)
 from .divergence import FILE_NAME as DIVERGED_NAME
 from .history import History
 from .metrics import Metrics
@@ -121,8 +129,17 @@ class Run:
             here = not torch.isfinite(loss)  # not in another process's part alone
             raise self._diverged(f"the loss is {value}", saves=here)
         self.team.backward(loss, batch)
+        self._check_gradient()
         self.optimiser.step()
         return value
+
+    def _check_gradient(self) -> None:
+        """Stop before a gradient spoils the parameters, as Adam never mends them."""
+        groups = self.optimiser.param_groups
+        trained = [p for group in groups for p in group["params"]]
+        if self.team.scales_loss or finite_gradients(trained):
+            return
+        raise self._diverged(f"{bad_gradients(self.objective)} not finite")
 
     @contextmanager
     def _naming_nan(self) -> Iterator[None]:
@@ -152,7 +169,7 @@ class Run:
         if self.folder is None:
             return
         if bad_parameters(self.objective):
-            raise self._diverged("a parameter is not finite")
+            raise self._diverged("the step left a parameter that is not finite")
         if not self.team.is_main:
             return
         self.metrics.sync()

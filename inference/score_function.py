@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -137,13 +138,15 @@ def score_function(
         static: Names of the static sites, which earn what all examples earn.
     """
     own = [score for name, score in log_q.items() if name not in static]
-    surrogates = [(advantage * sum(own[1:], own[0])).mean()] if own else []
+    if own:
+        score = sum(own[1:], own[0])
+        # Adds zero, but its gradient.
+        value = torch.addcmul(value, advantage, score - score.detach())
+    total = value.mean()
     shared = [score for name, score in log_q.items() if name in static]
     if shared:
         earned = advantage.mean(-1, keepdim=True)
-        surrogates.append((earned * sum(shared[1:], shared[0])).mean())
-    total = value.mean()
-    for surrogate in surrogates:
+        surrogate = (earned * sum(shared[1:], shared[0])).mean()
         total = total + (surrogate - surrogate.detach())
     return total
 

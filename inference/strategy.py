@@ -23,11 +23,14 @@ class Team(ABC):
         rank: Number of this process, from 0.
         size: How many there are.
         device: Where this one has the model and its part of a batch.
+        scales_loss: Whether gradients overflow now and then, and such steps are left
+            out, as in 16 bits.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device
+    scales_loss: bool = False
 
     @property
     def is_main(self) -> bool:

@@ -107,7 +107,11 @@ def read_structure(model: Callable[..., Any], *args: Any) -> Structure:
     Raises:
         ValueError: If there is no decision, nothing is observed, another latent
             variable is left, or a site stands in plates where it cannot be summed out.
+        TypeError: If the model is no program.
     """
+    if isinstance(model, type) or not callable(model):
+        got = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise TypeError(f"the model must be a Pyro program model(x, y=None), got {got}")
     meter = _ByteMeter()
     record = _StagedRecord(meter)
     with untouched_randomness(), torch.no_grad(), meter:

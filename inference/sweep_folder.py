@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ..files import write_whole
 from .training_job import Job
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ class SweepFolder:
             jobs: Those of this sweep, finished or not.
 
         Raises:
-            ValueError: In one line: the first setting that differs, or that there are
-                runs of unknown settings.
+            ValueError: In one line: the first setting that differs, that there are runs
+                of unknown settings, or any where they are not to be taken up.
         """
         known = self._known()
-        if known is not None:
+        if not any(self.path.glob(f"{RUNS}/*/*/seed_*.nc")):
+            known = None  # of a sweep that came to nothing: there is nothing to lose
+        elif known is not None:
             if not self._resume:
                 raise ValueError(
                     f"{self.path} holds a sweep already: resume it (resume=True), or "
@@ -95,7 +98,7 @@ class SweepFolder:
                         f"{self.path} holds a sweep with {name} = {known[name]!r}, got "
                         f"{value!r}: resume it with the same, or choose another folder"
                     )
-        elif any(self.path.glob(f"{RUNS}/*/*/seed_*.nc")):
+        else:
             raise ValueError(
                 f"{self.path} holds runs and no {SETTINGS_FILE} that says how they "
                 "were made: choose another folder"
@@ -103,7 +106,7 @@ class SweepFolder:
         names = [job.name for job in jobs]
         found = {"version": _VERSION, "settings": (known or {}) | settings}
         text = json.dumps(found | {"runs": names}, indent=1, ensure_ascii=False)
-        _write(self.path / SETTINGS_FILE, text + "\n")
+        write_whole(self.path / SETTINGS_FILE, text + "\n")
 
     def _known(self) -> Settings | None:
         """The settings of the sweep that is here, if one is."""
@@ -179,10 +182,22 @@ def count_runs(path: Path) -> tuple[int, int] | None:
     return sum((path / _place(name)).exists() for name in names), len(names)
 
 
+def failed_runs(path: Path) -> dict[str, str]:
+    """Why runs of a folder's sweep raised, by name; of those that are not there."""
+    last = {event["run"]: event for event in read_events(path)}
+    return {
+        name: event["why"]
+        for name, event in last.items()
+        if event["event"] == "failed" and not (path / _place(name)).exists()
+    }
+
+
 def read_events(path: Path) -> list[Mapping[str, Any]]:
     """The events of a sweep, without a line that a kill cut short."""
     events = []
-    for line in (path / EVENTS_FILE).read_text(encoding="utf-8").splitlines():
+    file = path / EVENTS_FILE
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    for line in text.splitlines():
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:
@@ -208,13 +223,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be read: it is none of ours") from error
     return dict(found)
-
-
-def _write(file: Path, text: str) -> None:
-    """Replace a file by a text, whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    with part.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)

@@ -93,9 +93,11 @@ def logsumexp(values: Tensor, dim: int | list[int]) -> Tensor:
     NaN, where every value is -inf, a route that a program forbids.
     """
     limits = torch.finfo(values.dtype)
-    largest = values.detach().amax(dim, keepdim=True).clamp(limits.min, limits.max)
-    shifted = (values - largest).clamp_min(limits.min)  # finite: the gradient's sake
-    return torch.logsumexp(shifted, dim, keepdim=True) + largest
+    largest = values.detach().amax(dim, keepdim=True)
+    shifted = values - largest.clamp(limits.min, limits.max)
+    # At least 1, and 0 where all are -inf: clamped, for the gradient's sake.
+    total = shifted.exp().sum(dim, keepdim=True).clamp_min(limits.tiny)
+    return total.log() + largest
 
 
 def _add(factors: list[Tensor]) -> Tensor:

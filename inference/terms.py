@@ -50,7 +50,7 @@ def read_terms(sites: dict[str, Site], structure: Structure) -> Terms:
             f"the program does not sample the routing site {missing[0]!r}: it must "
             f"sample each of {list(structure.names)} (it has {list(sites)})"
         )
-    like = next(iter(prior.values()), torch.zeros(()))
+    like = next(iter(prior.values())) if prior else torch.zeros(())
     likelihood, outside = read_likelihoods(sites, structure, like)
     coupled = structure.coupled
     return Terms(likelihood, outside, prior, index, sites, {}, coupled=coupled)
@@ -126,7 +126,13 @@ def _map(terms: list[Terms], join: Callable[[list[Tensor]], Tensor]) -> Terms:
 
 def expand_terms(terms: Terms, n_samples: int) -> Terms:
     """Give terms that do not depend on a route their dimension of samples."""
-    return _map([terms], lambda t: t[0].expand(n_samples, t[0].shape[-1]))
+
+    def expand(terms: list[Tensor]) -> Tensor:
+        (term,) = terms
+        shape = (n_samples, term.shape[-1])
+        return term if term.shape == shape else term.expand(shape)
+
+    return _map([terms], expand)
 
 
 def stack_terms(runs: list[Terms]) -> Terms:

@@ -34,18 +34,10 @@ def training_data(data: Any) -> tuple[Tensor, Tensor | None]:
         TypeError: If they are no tensors.
         ValueError: If there are none, their lengths differ, or one is not finite.
     """
-    split = getattr(data, "train", data)
-    x, y, *_ = (*split, None) if isinstance(split, (tuple, list)) else (None, None)
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
-        raise TypeError(
-            "data must be a task or a tuple (x, y) of tensors, got "
-            f"{type(data).__name__} of {type(x).__name__} and {type(y).__name__}"
-        )
+    x, y = _pair(getattr(data, "train", data))
     for name, values in (("x", x), ("y", y)):
-        if values is not None and not values.dim():
-            raise ValueError(
-                f"{name} must hold examples along its first axis, got a single number"
-            )
+        if values is not None:
+            _check_tensor(name, values)
     if not len(x):
         raise ValueError("data must hold at least one example, got none")
     if y is not None and len(y) != len(x):
@@ -55,6 +47,37 @@ def training_data(data: Any) -> tuple[Tensor, Tensor | None]:
             row = (~torch.isfinite(values)).nonzero()[0, 0].item()
             raise ValueError(f"{name} must be finite, got NaN or infinity at row {row}")
     return x, y
+
+
+def _pair(split: Any) -> tuple[Tensor, Tensor | None]:
+    """X and y of a split or a tuple."""
+    is_split = hasattr(split, "_fields")  # which has routes as well
+    parts = list(split[:2] if is_split else split) if _is_tuple(split) else [None] * 3
+    x, y = (*parts, None, None)[:2]
+    if len(parts) > 2 or not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        got = type(split).__name__
+        if _is_tuple(split):
+            got += (
+                f" of {', '.join(type(part).__name__ for part in parts) or 'nothing'}"
+            )
+        elif isinstance(split, str):
+            got = f"{split!r}: a task by its name is latentroute.tasks.load(name)"
+        raise TypeError(f"data must be a task or a tuple (x, y) of tensors, got {got}")
+    return x, y
+
+
+def _is_tuple(split: Any) -> bool:
+    return isinstance(split, tuple | list)
+
+
+def _check_tensor(name: str, values: Tensor) -> None:
+    if values.is_meta or values.layout != torch.strided:
+        kind = "a meta tensor" if values.is_meta else f"layout {values.layout}"
+        raise ValueError(f"{name} must hold its values one by one, got {kind}")
+    if not values.dim():
+        raise ValueError(
+            f"{name} must hold examples along its first axis, got a single number"
+        )
 
 
 def batch(

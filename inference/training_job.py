@@ -103,7 +103,14 @@ class Training:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             made = self.make(self.task)
-        return made if isinstance(made, tuple) else (made, None)
+        if not isinstance(made, tuple):
+            return made, None
+        if len(made) != 2:
+            raise ValueError(
+                "model= must make a model, or a pair of it and the tensors to train, "
+                f"got a tuple of {len(made)}"
+            )
+        return made
 
 
 Work = Mapping[str, Training]

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .checks import check_choice
-from .dispatch import inverse, stack
+from .checks import check_choice, check_count
+from .dispatch import inverse
 from .relaxation import relaxation_of
+from .stack import stack
 
 Combine = Literal["add", "concatenate"]
 Duplicates = Literal["once", "each"]
@@ -27,10 +28,11 @@ class ModuleBank(nn.Module):
     sorted by module. Both are right for every mixture: sampled after enumerated,
     particles, outer plates. A relaxed route mixes all M modules' values.
 
-    Modules of one architecture (chains of ``nn.Linear`` and elementwise functions) are
-    copied into stacked parameters and evaluated by batched and grouped matrix products;
-    others (any ``nn.Module`` or plain function of rows, differentiable or not) stay a
-    list, called on the rows that chose them.
+    Modules of one architecture (chains of ``nn.Linear``, convolutions, pooling,
+    ``nn.Flatten`` and elementwise functions) are copied into stacked parameters and
+    evaluated by batched and grouped products, at a cost that does not grow with M where
+    routes are sampled; others (any ``nn.Module`` or plain function of rows,
+    differentiable or not) stay a list, called on the rows that chose them.
 
     With several slots, ``bank(z, [a_1, .. a_K])`` adds or concatenates the chosen
     modules' values. A module chosen by several slots counts once by default, as in the
@@ -41,6 +43,9 @@ class ModuleBank(nn.Module):
         modules: The M modules, each from (rows, features) to (rows, out features).
         combine: ``"add"`` or ``"concatenate"`` what K slots chose.
         duplicates: ``"once"`` or ``"each"``.
+        event_dim: How many dimensions of ``z`` a module takes beside that of rows: 1
+            for features, 3 for images (channels, height, width), which modules such as
+            ``nn.Conv2d`` take. Concatenated is the first dimension of what they give.
 
     Raises:
         ValueError: If there is no module, or an option is unknown.
@@ -58,6 +63,7 @@ class ModuleBank(nn.Module):
         *,
         combine: Combine = "add",
         duplicates: Duplicates = "once",
+        event_dim: int = 1,
     ) -> None:
         super().__init__()
         modules = list(modules)
@@ -68,10 +74,13 @@ class ModuleBank(nn.Module):
                 raise TypeError(f"a module must be callable, got {module!r}")
         check_choice("combine", combine, get_args(Combine))
         check_choice("duplicates", duplicates, get_args(Duplicates))
+        check_count("event_dim", event_dim)
+        self.event_dim = event_dim
         self.n_modules = len(modules)
         self.combine = combine
         self.duplicates = duplicates
-        self._evaluate = stack(list(modules)) or _ModuleList(modules)
+        stacked = stack(list(modules), event_dim)
+        self._evaluate = stacked or _ModuleList(modules, event_dim)
 
     def forward(
         self,
@@ -81,7 +90,8 @@ class ModuleBank(nn.Module):
         """The chosen modules' values.
 
         Args:
-            z: (*batch, into) what the modules act on.
+            z: (*batch, into) what the modules act on; ``into`` is one dimension, or
+                as many as ``event_dim`` says.
             route: Which module acts, of a shape that broadcasts with ``batch``; or a
                 sequence of K such, one a slot.
 
@@ -93,6 +103,8 @@ class ModuleBank(nn.Module):
             return self._value(z, routes[0], lambda: self._evaluate.every(z))
         every = cache(lambda: self._evaluate.every(z))  # (M, *batch, out), for all
         values = [self._value(z, a, every) for a in routes]
+        # How many dimensions a module gives.
+        out_dim = values[0].dim() - max(z.dim() - self.event_dim, routes[0].dim())
         if self.duplicates == "once":
             if any(relaxation_of(a) for a in routes):
                 raise ValueError(
@@ -100,7 +112,7 @@ class ModuleBank(nn.Module):
                     "two slots chose the same module is not differentiable"
                 )
             values = [
-                v if first is None else v * first.unsqueeze(-1)
+                v if first is None else v * first[(..., *(None,) * out_dim)]
                 for v, first in zip(values, _first_use(routes), strict=True)
             ]
         if self.combine == "add":
@@ -108,36 +120,40 @@ class ModuleBank(nn.Module):
             for value in values[1:]:
                 total = total + value
             return total
-        return torch.cat(torch.broadcast_tensors(*values), -1)
+        return torch.cat(torch.broadcast_tensors(*values), -out_dim)
 
     def _value(self, z: Tensor, route: Tensor, every: Callable[[], Tensor]) -> Tensor:
+        n_batch = z.dim() - self.event_dim
         relaxation = relaxation_of(route)
         if relaxation is not None:
             relaxation.used = True
-            return _mix(every(), relaxation.weights)
+            return _mix(every(), relaxation.weights, n_batch)
         if is_enumerated(route, self.n_modules):
-            axis = z.dim() - 1 - route.dim()
+            axis = n_batch - route.dim()
             if axis < 0 or z.shape[axis] == 1:
-                return _place(every(), route.dim())
+                return _place(every(), n_batch, route.dim())
             # z depends on this very route already: module m acts on its m-th slice.
             own = self._evaluate.each(z.movedim(axis, 0))
             return own.movedim(0, axis)
-        batch = route.shape
-        rows_of = z.shape[:-1]
-        # broadcast_shapes takes as long as a product.
-        if batch[max(0, len(batch) - len(rows_of)) :] != rows_of:
-            batch = torch.broadcast_shapes(rows_of, batch)
-        rows = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
-        chosen = self._evaluate.chosen(rows, route.expand(batch).reshape(-1).long())
-        value: Tensor = chosen.unflatten(0, batch)
-        return value
+        batch, rows_of, into = route.shape, z.shape[:n_batch], z.shape[n_batch:]
+        if batch != rows_of:
+            # broadcast_shapes takes as long as a product.
+            if batch[max(0, len(batch) - len(rows_of)) :] != rows_of:
+                batch = torch.broadcast_shapes(rows_of, batch)
+            z, route = z.expand(*batch, *into), route.expand(batch)
+        rows, module = z.reshape(-1, *into), route.reshape(-1).long()
+        chosen = self._evaluate.chosen(rows, module)
+        return chosen.view(*batch, *chosen.shape[1:])
 
 
 class _ModuleList(nn.Module):
     """Modules of any kind, called one by one."""
 
-    def __init__(self, modules: Sequence[Callable[[Tensor], Tensor]]) -> None:
+    def __init__(
+        self, modules: Sequence[Callable[[Tensor], Tensor]], event_dim: int
+    ) -> None:
         super().__init__()
+        self._event_dim = event_dim
         # Registered for their parameters; `calls` holds plain functions too.
         self.learned = nn.ModuleList(m for m in modules if isinstance(m, nn.Module))
         self.calls = tuple(None if isinstance(m, nn.Module) else m for m in modules)
@@ -146,35 +162,39 @@ class _ModuleList(nn.Module):
         learned = iter(self.learned)
         return [call if call is not None else next(learned) for call in self.calls]
 
-    def every(self, z: Float[Tensor, "*batch into"]) -> Float[Tensor, "m *batch out"]:
+    def every(self, z: Float[Tensor, "*batch_into"]) -> Float[Tensor, "m *batch_out"]:
         """Each module's value at every row, each evaluated once over the batch."""
-        rows = z.reshape(-1, z.shape[-1])
+        n_batch = z.dim() - self._event_dim
+        rows = z.reshape(-1, *z.shape[n_batch:])
         values = torch.stack([module(rows) for module in self._modules_in_order()])
-        every: Tensor = values.unflatten(1, z.shape[:-1])
+        every: Tensor = values.unflatten(1, z.shape[:n_batch])
         return every
 
-    def each(self, z: Float[Tensor, "m *batch into"]) -> Float[Tensor, "m *batch out"]:
+    def each(self, z: Float[Tensor, "m *batch_into"]) -> Float[Tensor, "m *batch_out"]:
         """Module m's value at the m-th block of rows."""
-        blocks = z.reshape(len(z), -1, z.shape[-1])
+        n_batch = z.dim() - self._event_dim
+        blocks = z.reshape(len(z), -1, *z.shape[n_batch:])
         calls = zip(self._modules_in_order(), blocks, strict=True)
         values = torch.stack([module(rows) for module, rows in calls])
-        each: Tensor = values.unflatten(1, z.shape[1:-1])
+        each: Tensor = values.unflatten(1, z.shape[1:n_batch])
         return each
 
     def chosen(
-        self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]
-    ) -> Float[Tensor, "rows out"]:
+        self, z: Float[Tensor, "rows *into"], module: Int[Tensor, " rows"]
+    ) -> Float[Tensor, "rows *out"]:
         """Each module's value at the rows that chose it; the others are not called."""
         order = module.argsort(stable=True)
         sizes = torch.bincount(module, minlength=len(self.calls)).tolist()
         parts = [
             f(rows)
             for f, rows in zip(
-                self._modules_in_order(), z[order].split(sizes), strict=True
+                self._modules_in_order(),
+                z.index_select(0, order).split(sizes),
+                strict=True,
             )
             if len(rows)
         ]
-        return torch.cat(parts)[inverse(order)]
+        return torch.cat(parts).index_select(0, inverse(order))
 
 
 def is_enumerated(route: Tensor, n_modules: int) -> bool:
@@ -191,9 +211,10 @@ def is_enumerated(route: Tensor, n_modules: int) -> bool:
     )
 
 
-def _place(every: Tensor, position: int) -> Tensor:
+def _place(every: Tensor, batch: int, position: int) -> Tensor:
     """Move the modules' axis of ``every`` (M, *batch, out) to batch dim -position."""
-    batch = every.dim() - 2
+    if batch + 1 == position:
+        return every
     if batch < position:  # (M, 1, .., 1, *batch, out)
         placed: Tensor = every.unflatten(0, (-1, *(1,) * (position - 1 - batch)))
         return placed
@@ -201,9 +222,11 @@ def _place(every: Tensor, position: int) -> Tensor:
     return every.squeeze(1 + axis).movedim(0, axis)
 
 
-def _mix(every: Tensor, weights: Tensor) -> Tensor:
-    """sum_m w_m f_m(z) of (M, *batch, out) values and (*batch, M) weights."""
-    return (every.movedim(0, -1) * weights.unsqueeze(-2)).sum(-1)
+def _mix(every: Tensor, weights: Tensor, batch: int) -> Tensor:
+    """sum_m w_m f_m(z) of (M, *batch, *out) values and (*batch, M) weights."""
+    out_dim = every.dim() - 1 - batch
+    spread = weights[(..., *(None,) * out_dim, slice(None))]
+    return (every.movedim(0, -1) * spread).sum(-1)
 
 
 def _first_use(routes: list[Tensor]) -> list[Tensor | None]:

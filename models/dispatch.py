@@ -30,10 +30,12 @@ class StackedAffine(nn.Module):
 
     def every(self, h: Float[Tensor, "*m rows into"]) -> Float[Tensor, "m rows out"]:
         """All M maps: of the same rows, or of M blocks of rows, one for each map."""
-        h = h.expand(len(self.weight), *h.shape[-2:])
-        if self.bias is None:
-            return torch.bmm(h, self.weight)
-        return torch.baddbmm(self.bias.unsqueeze(1), h, self.weight)
+        weight, bias = self.weight, self.bias
+        if h.dim() == 2:
+            h = h.expand(weight.shape[0], -1, -1)
+        if bias is None:
+            return torch.bmm(h, weight)
+        return torch.baddbmm(bias.unsqueeze(1), h, weight)
 
     def sorted(
         self,
@@ -49,7 +51,9 @@ class StackedAffine(nn.Module):
             ends: Where each module's rows end.
         """
         out = grouped_product(h, self.weight, ends)
-        return out if self.bias is None else out + self.bias[module].to(out.dtype)
+        if self.bias is None:
+            return out
+        return self.bias.index_select(0, module).to(out.dtype).add_(out)
 
 
 def grouped_product(
@@ -92,125 +96,5 @@ def grouped_product(
 
 def inverse(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     """The permutation that undoes one: what argsort gives, without a second sort."""
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    return back
-
-
-class AffineStack(nn.Module):
-    """M chains of one architecture (affine maps and functions without parameters).
-
-    Args:
-        chains: For each module, its layers; position by position they are all
-            ``nn.Linear`` of one shape, or all the same parameterless function.
-    """
-
-    def __init__(self, chains: list[list[nn.Module]]) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            StackedAffine([layer for layer in layers if isinstance(layer, nn.Linear)])
-            if isinstance(layers[0], nn.Linear)
-            else layers[0]
-            for layers in zip(*chains, strict=True)
-        )
-
-    def every(self, z: Float[Tensor, "*batch into"]) -> Float[Tensor, "m *batch out"]:
-        """Each module's value at every row, each evaluated once over the batch."""
-        every: Tensor = self._run(z.reshape(-1, z.shape[-1])).unflatten(1, z.shape[:-1])
-        return every
-
-    def each(self, z: Float[Tensor, "m *batch into"]) -> Float[Tensor, "m *batch out"]:
-        """Module m's value at the m-th block of rows."""
-        blocks = self._run(z.reshape(len(z), -1, z.shape[-1]))
-        each: Tensor = blocks.unflatten(1, z.shape[1:-1])
-        return each
-
-    def _run(self, h: Tensor) -> Tensor:
-        for stage in self.stages:
-            h = stage.every(h) if isinstance(stage, StackedAffine) else stage(h)
-        return h
-
-    def chosen(
-        self, z: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]
-    ) -> Float[Tensor, "rows out"]:
-        """Each row's own module alone: rows are sorted by module, then put back."""
-        module, order = module.sort()
-        n_modules = next(
-            len(s.weight) for s in self.stages if isinstance(s, StackedAffine)
-        )
-        # Not bincount, which waits for an accelerator.
-        places = torch.arange(n_modules, device=module.device)
-        ends = torch.searchsorted(module, places, right=True, out_int32=True)
-        h = z[order]
-        for stage in self.stages:
-            if isinstance(stage, StackedAffine):
-                h = stage.sorted(h, module, ends)
-            else:
-                h = stage(h)
-        return h[inverse(order)]
-
-
-_ELEMENTWISE = (
-    nn.ReLU,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.GELU,
-    nn.ELU,
-    nn.SiLU,
-    nn.LeakyReLU,
-    nn.Softplus,
-    nn.Identity,
-)
-
-
-def stack(modules: list[object]) -> AffineStack | None:
-    """The modules as one :class:`AffineStack` where their architecture is the same.
-
-    Returns:
-        The stack, or ``None`` where a module is not a chain of ``nn.Linear`` and
-        elementwise functions without parameters, where the chains differ, or where
-        two modules share weights (stacked copies would untie them).
-    """
-    chains = [_chain(module) for module in modules]
-    learned = [
-        id(p) for chain in chains for layer in chain or () for p in layer.parameters()
-    ]
-    if len(set(learned)) < len(learned):
-        return None
-    architectures = {_architecture(chain) for chain in chains}
-    if len(architectures) != 1 or None in chains:
-        return None
-    return AffineStack([chain for chain in chains if chain is not None])
-
-
-def _chain(module: object) -> list[nn.Module] | None:
-    """The layers of a module that is such a chain."""
-    layers = list(module) if type(module) is nn.Sequential else [module]
-    kept = [
-        layer
-        for layer in layers
-        if isinstance(layer, nn.Module) and type(layer) in (nn.Linear, *_ELEMENTWISE)
-    ]
-    if len(kept) < len(layers) or not any(isinstance(x, nn.Linear) for x in kept):
-        return None
-    hooked = any(getattr(x, hooks) for x in (module, *kept) for hooks in _HOOKS)
-    return None if hooked else kept
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-
-
-def _architecture(chain: list[nn.Module] | None) -> tuple[object, ...]:
-    """What two chains must share to be stacked."""
-    return tuple(
-        (
-            repr(layer),
-            *((p.dtype, p.device, p.requires_grad) for p in layer.parameters()),
-        )
-        for layer in chain or ()
-    )
+    places = torch.arange(order.shape[0], device=order.device)
+    return torch.empty_like(order).scatter_(0, order, places)

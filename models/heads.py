@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .categorical import Categorical, single
+from .categorical import Categorical, categorical_of, single
 from .checks import all_finite, values_are_checked
 
 
@@ -31,7 +31,7 @@ class CategoricalHead(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch into"]) -> Categorical:
         """The distribution of y, of the batch shape of ``h``."""
-        return Categorical(self.linear(h))
+        return categorical_of(self.linear, h)
 
     def target(self, y: Tensor, n: int) -> Tensor:
         """Check y: (N,) whole numbers in 0 .. classes - 1.
@@ -52,7 +52,7 @@ class CategoricalHead(nn.Module):
                 "y must hold classes as whole numbers for a categorical head, got "
                 f"{_culprit(y, labels.to(y.dtype) != y)}"
             )
-        low, high = labels.aminmax()
+        low, high = map(int, labels.aminmax())
         if low < 0 or high >= classes:
             wrong = (labels < 0) | (labels >= classes)
             raise ValueError(

@@ -126,6 +126,13 @@ class LayeredNetwork(nn.Module):
             for _ in range(k)
         )  # layer by layer, slot by slot
         self.head = HEADS[head](wide, out_features)
+        self._names = [
+            [
+                f"route_{layer}" if k == 1 else f"route_{layer}_{slot}"
+                for slot in range(k)
+            ]
+            for layer in range(n_layers)
+        ]
 
     def forward(
         self,
@@ -156,7 +163,11 @@ class LayeredNetwork(nn.Module):
         y = self.check(x, y)
         if isinstance(self.encoder, nn.Linear):
             check_device(x, self.encoder.weight)
-        decisions = self._decisions()
+        routers = list(self.routers)
+        decisions = [  # for each layer, name and router of each slot
+            [*zip(names, routers[layer * self.k :], strict=False)]
+            for layer, names in enumerate(self._names)
+        ]
         static = None
         if self.routing == "static":
             static = [
@@ -178,15 +189,6 @@ class LayeredNetwork(nn.Module):
             target: Tensor = pyro.sample("y", self.head(z), obs=y)
         return target
 
-    def _decisions(self) -> list[list[tuple[str, nn.Module]]]:
-        """For each layer, name and router of each slot."""
-        decisions: list[list[tuple[str, nn.Module]]] = [[] for _ in self.banks]
-        for i, router in enumerate(self.routers):
-            layer, slot = divmod(i, self.k)
-            name = f"route_{layer}" if self.k == 1 else f"route_{layer}_{slot}"
-            decisions[layer].append((name, router))
-        return decisions
-
     def check(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
         """Check a batch, or all data before training.
 
@@ -195,7 +197,10 @@ class LayeredNetwork(nn.Module):
 
         Raises:
             ValueError: Names what was given, where, and what is accepted.
+            TypeError: If x is no tensor.
         """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a tensor, got {type(x).__name__}")
         if x.dim() != 2 or x.shape[1] != self.in_features or not len(x):
             raise ValueError(
                 f"x must have shape (N, {self.in_features}) with N >= 1, "

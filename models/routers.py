@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from pyro import poutine
 from torch import Tensor, nn
 
-from .categorical import Categorical
+from .categorical import Categorical, categorical_of
 
 
 class LinearRouter(nn.Module):
@@ -29,7 +29,7 @@ class LinearRouter(nn.Module):
 
     def forward(self, z: Float[Tensor, "*batch features"]) -> Categorical:
         """The distribution over modules, of the batch shape of ``z``."""
-        return Categorical(self.linear(z))
+        return categorical_of(self.linear, z)
 
 
 class MLPRouter(nn.Module):

@@ -293,18 +293,30 @@ def test_audit_says_what_it_found_and_whether_it_could(
     idna = {"name": "idna", "version": "1", "vulns": flaws}
     asked = []
 
-    def answer(command):
+    def answer(command, **options):
         asked.append(command)
         packages = [skipped] if flaws is None else [skipped, idna]
-        return json.dumps({"dependencies": packages})
+        said = json.dumps({"dependencies": packages})
+        return subprocess.CompletedProcess(command, 0, stdout=said)
 
-    monkeypatch.setattr(world.dev, "output", answer)
+    monkeypatch.setattr(world.dev, "install", lambda extras: None)
+    monkeypatch.setattr(world.dev.subprocess, "run", answer)
     assert world.dev.main(["audit"]) == code
     assert said in capsys.readouterr().err
     assert len(asked) == (1 if flaws is None else 2), "one package first"
 
 
-def test_audit_without_an_answer(world, monkeypatch, capsys):
-    monkeypatch.setattr(world.dev, "output", lambda command: "")
+def nothing(command, **options):
+    return subprocess.CompletedProcess(command, 1, stdout="")
+
+
+def nobody(command, **options):
+    raise subprocess.TimeoutExpired(command, options["timeout"])
+
+
+@pytest.mark.parametrize("answer", [nothing, nobody])
+def test_audit_without_an_answer(world, monkeypatch, capsys, answer):
+    monkeypatch.setattr(world.dev, "install", lambda extras: None)
+    monkeypatch.setattr(world.dev.subprocess, "run", answer)
     assert world.dev.main(["audit"]) == 0
     assert "not audited" in capsys.readouterr().err

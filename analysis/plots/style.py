@@ -14,8 +14,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+
+from ...files import write_whole
 
 STYLE = Path(__file__).with_name("latentroute.mplstyle")
 NOTE = "#666666"
@@ -49,10 +54,44 @@ class StyledFigure(Figure):
         with style():
             super().savefig(fname, **options)
 
-    def _repr_png_(self) -> bytes:
+    def png(self) -> bytes:
+        """A PNG image cut to what is drawn.
+
+        Drawn once: ``savefig`` draws to find out where to cut, and again.
+        """
+        with style():
+            dpi, own = mpl.rcParams["savefig.dpi"], self.dpi
+            canvas: Any = FigureCanvasAgg(self)  # untyped
+            self.set_dpi(dpi)
+            canvas.draw()
+            pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+            self.set_dpi(own)
+            margin = round(mpl.rcParams["savefig.pad_inches"] * dpi)
         buffer = BytesIO()
-        self.savefig(buffer, format="png")
+        cut = _cut(pixels, margin)
+        if cut is None:
+            self.savefig(buffer, format="png")
+        else:
+            imsave(buffer, np.ascontiguousarray(cut), format="png", dpi=dpi)
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+
+def _cut(pixels: NDArray[np.uint8], margin: int) -> NDArray[np.uint8] | None:
+    """The pixels (rows, columns, 3) but for an empty border.
+
+    None where something touches the edge, and may go on beyond it.
+    """
+    drawn = (pixels != 255).any(-1)
+    if drawn[[0, -1]].any() or drawn[:, [0, -1]].any() or not drawn.any():
+        return None
+    places = []
+    for axis in (1, 0):
+        (inked,) = drawn.any(axis).nonzero()
+        places.append(slice(max(inked[0] - margin, 0), inked[-1] + 1 + margin))
+    return pixels[tuple(places)]
 
 
 def new_figure(title: str, *, width: float, height: float) -> StyledFigure:
@@ -100,7 +139,10 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight")
+    buffer = BytesIO()
+    form = path.suffix.removeprefix(".") or None  # None: the default, png
+    figure.savefig(buffer, format=form, bbox_inches="tight")
+    write_whole(path, buffer.getvalue())
     return path
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from ...files import write_whole
 from ..plots.style import number
 from ..runs import runs
 from ..summary import summary
@@ -76,7 +77,7 @@ def render(
         **_content(tree), **_own(), figures=figures, missing=dict(missing or {})
     )
     path = Path(out)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from docstring_parser import parse
@@ -48,15 +47,12 @@ def pictures(tree: xr.DataTree) -> tuple[list[Picture], dict[str, str]]:
         except ValueError as error:  # such as: no run finished, none kept a history
             missing[name] = str(error)
             continue
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", bbox_inches="tight")
+        image = figure.png()
         words = parse(inspect.getdoc(draw) or "")
         title = figure.get_suptitle() or name.replace("_", " ")
         summary = _words(words.short_description)
         caption = _words(words.long_description)
-        drawn.append(
-            Picture(name, title, f"{title}. {summary}", caption, buffer.getvalue())
-        )
+        drawn.append(Picture(name, title, f"{title}. {summary}", caption, image))
     return drawn, missing
 
 

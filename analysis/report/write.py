@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...files import write_whole
 from ..summary import summary
 from .page import render
 from .pictures import pictures
@@ -26,14 +27,15 @@ def write(tree: xr.DataTree, folder: str | os.PathLike[str]) -> list[Path]:
 
     Raises:
         ValueError: If the tree is neither a comparison nor a run.
+        OSError: If a file cannot be written; names it, and leaves no part of it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "summary.csv"
-    summary(tree).to_csv(table)
+    write_whole(table, summary(tree).to_csv())
     drawn, missing = pictures(tree)
     files = [table]
     for picture in drawn:
         files.append(folder / f"{picture.name}.png")
-        files[-1].write_bytes(picture.png)
+        write_whole(files[-1], picture.png)
     return [*files, render(tree, drawn, folder / "report.html", missing=missing)]

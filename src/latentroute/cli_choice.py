@@ -16,6 +16,7 @@ DEFAULT_TASK = "digits"
 DEFAULT_METHODS = ("exact", "score-function", "hard-em", "topk-buffer")
 OWN_DATA_TASK = "table"
 ALL_METHODS = "all"
+LARGEST = 2**18  # bytes of a YAML file
 
 
 class Choice(NamedTuple):
@@ -46,14 +47,43 @@ class _ScanConfig(argparse.Action):
     """Takes the keys of a YAML file in its place among the flags: the last one wins."""
 
     def __call__(self, _: Any, namespace: Any, values: Any, __: Any = None) -> None:
+        path = Path(values)
+        if not path.is_file():  # what is a device has no end
+            return  # the second pass says it
+        if path.stat().st_size > LARGEST:
+            raise UsageError(f"--config: {path} is larger than {LARGEST} bytes")
         try:
-            content = yaml.safe_load(Path(values).read_text(encoding="utf-8"))
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeError, RecursionError, yaml.YAMLError):
             return  # the second pass says it
+        if _is_endless(content):
+            raise UsageError(f"--config: {path} has aliases of aliases without end")
         if isinstance(content, dict):
             for key in vars(namespace).keys() & content.keys():
                 setattr(namespace, key, content[key])
             namespace.sections |= {str(key).replace("_", "-") for key in content}
+
+
+def _is_endless(content: Any) -> bool:
+    """Whether aliases make more of a file than it could hold without."""
+    try:
+        return _count(content, LARGEST) >= LARGEST
+    except RecursionError:
+        return True
+
+
+def _count(value: Any, most: int) -> int:
+    """How many values there are, aliases written out; no more than ``most``."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if not isinstance(value, list):
+        return 1
+    found = 1
+    for each in value:
+        found += _count(each, most - found)
+        if found >= most:
+            break
+    return found
 
 
 def choose(words: Sequence[str], methods_flag: str) -> Choice:

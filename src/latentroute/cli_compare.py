@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,11 +28,12 @@ from .cli_given import (
 from .cli_options import add_chosen, add_training, base_parser
 from .cli_output import COMPARISON_FILE, OPTIONS_FILE, finish, tell, writable_folder
 from .cli_parse import parse
+from .files import write_whole
 
 if TYPE_CHECKING:
     from .inference.backends.base import Backend
 
-SWEEP_FOLDER = "sweep"
+SWEEP_FOLDER, SETTINGS_FILE = "sweep", "sweep.json"
 
 
 def compare(words: Sequence[str]) -> int:
@@ -43,32 +45,40 @@ def compare(words: Sequence[str]) -> int:
     trained_by = _backend(options)
     out = writable_folder(options.out or f"runs/{result_name(choice, options)}")
     task = load_task(choice, options)
-    _make_way(out / SWEEP_FOLDER, resume=options.resume)
+    _check_ended(out / SWEEP_FOLDER, resume=options.resume)
     use_threads(options.threads)
     from .analysis import save
     from .analysis.report import write
     from .inference import compare as run
+    from .inference.sweep_folder import failed_runs
 
-    tree = run(
-        task,
-        methods,
-        options.seeds,
-        network=network_options(options),
-        steps=options.steps,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        draws=options.draws,
-        regularisers=parts,
-        progress=True,
-        backend=trained_by,
-        folder=out / SWEEP_FOLDER,
-        resume=options.resume,
-    )
-    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
+    with nullcontext() if options.resume else _aside(out / SWEEP_FOLDER):
+        tree = run(
+            task,
+            methods,
+            options.seeds,
+            network=network_options(options),
+            steps=options.steps,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            draws=options.draws,
+            regularisers=parts,
+            progress=True,
+            backend=trained_by,
+            folder=out / SWEEP_FOLDER,
+            resume=options.resume,
+        )
+    write_whole(out / OPTIONS_FILE, config)
     tree.attrs["description"] = task.description
     tree.attrs["command"] = shlex.join([PROG, "compare", *words])
     saved = save(tree, out / COMPARISON_FILE)
-    return finish(tree, [saved, *write(tree, out)], as_json=options.json)
+    code = finish(tree, [saved, *write(tree, out)], as_json=options.json)
+    if failed := len(failed_runs(out / SWEEP_FOLDER)):
+        tell(
+            f"{PROG}: --resume trains again what raised an error ({failed} of them), "
+            "and keeps the others"
+        )
+    return code
 
 
 def _backend(options: Namespace) -> Backend:
@@ -82,22 +92,52 @@ def _backend(options: Namespace) -> Backend:
     return dataclasses.replace(backend, threads=options.threads)  # type: ignore[type-var]
 
 
-def _make_way(folder: Path, *, resume: bool) -> None:
-    """Remove the runs of a comparison that ended, and of no other."""
-    from .inference.sweep_folder import count_runs
+def _check_ended(folder: Path, *, resume: bool) -> None:
+    """Refuse to replace the runs of a comparison that did not end."""
+    from .inference.sweep_folder import count_runs, failed_runs
 
     counted = count_runs(folder)
     if resume and counted is None:
         tell(f"no runs in {folder}: the comparison begins with the first one")
-    if resume or counted is None:
+    done, wanted = counted or (0, 0)
+    if resume or not done:  # of one that came to nothing the new one takes the place
         return
-    done, wanted = counted
     if done < wanted:
+        failed = list(failed_runs(folder).items())
+        what = "a comparison that did not end: --resume takes them up"
+        if done + len(failed) == wanted:
+            (run, why), *others = failed
+            more = f" and {len(others)} more" if others else ""
+            what = (
+                f"a comparison, and errors of the others: {run} ({why}){more}: "
+                "--resume trains these again, and keeps the rest"
+            )
         raise UsageError(
-            f"--out: {folder} has {done} of {wanted} runs of a comparison that did not "
-            "end: --resume takes them up; or choose another folder"
+            f"--out: {folder} has {done} of {wanted} runs of {what}; or choose another "
+            "folder, or delete this one to train all of them anew"
         )
-    shutil.rmtree(folder)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[None]:
+    """Put a comparison that ended aside; it goes once another one has begun.
+
+    What is wrong with the other is mostly found before, and costs nothing then.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    begun = folder / SETTINGS_FILE
+    if old.exists() and begun.exists():  # a kill left it
+        shutil.rmtree(old)
+    if begun.exists():
+        folder.rename(old)
+    try:
+        yield
+    finally:
+        if old.exists() and not begun.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            old.rename(folder)
+        elif old.exists():
+            shutil.rmtree(old)
 
 
 def _compare_parser(choice: Choice) -> ArgumentParser:

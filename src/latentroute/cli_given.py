@@ -14,6 +14,8 @@ from .cli_options import NETWORK
 from .cli_output import tell
 from .cli_parts import with_schedules
 
+MOST_THREADS = 1024
+
 if TYPE_CHECKING:
     from .inference import Method
     from .inference.regularisers import Regulariser
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 
 
 def use_threads(threads: int) -> None:
-    """Have torch compute on so many threads."""
+    """Have torch compute on so many threads.
+
+    Raises:
+        UsageError: If they are more than any machine has processors.
+    """
     import torch
 
+    if threads > MOST_THREADS:
+        raise UsageError(f"--threads must be at most {MOST_THREADS}, got {threads}")
     torch.set_num_threads(threads)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from .cli import PROG
 from .cli_choice import Choice, choose
@@ -18,7 +18,7 @@ from .cli_given import (
     network_options,
     result_name,
 )
-from .cli_options import add_chosen, base_parser
+from .cli_options import Seed, add_chosen, base_parser
 from .cli_output import (
     OPTIONS_FILE,
     print_json,
@@ -27,6 +27,7 @@ from .cli_output import (
     writable_folder,
 )
 from .cli_parse import parse
+from .files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +75,8 @@ def gradients(words: Sequence[str]) -> int:
         progress=True,
     )
     table.attrs["command"] = shlex.join([PROG, "gradients", *words])
-    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
-    table.to_csv(out / TABLE_FILE, index=False)
+    write_whole(out / OPTIONS_FILE, config)
+    write_whole(out / TABLE_FILE, table.to_csv(index=False))
     figure = save_figure(gradient_league(table), out / FIGURE_FILE)
     _print(table, task, as_json=options.json, files=[out / TABLE_FILE, figure])
     tell(f"wrote {out / TABLE_FILE} and {figure}")
@@ -144,7 +145,7 @@ def _parser(choice: Choice) -> ArgumentParser:
         )
     group.add_argument(
         "--seed",
-        type=NonNegativeInt,
+        type=Seed,
         default=0,
         metavar="INT",
         help="of weights and draws",

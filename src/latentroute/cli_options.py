@@ -17,7 +17,11 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 
 from .cli import PROG
 from .cli_choice import Choice, split_names
@@ -25,6 +29,7 @@ from .cli_parts import is_part, is_schedule, part_config, part_names, schedule_t
 
 OWN_DATA = ("path", "target", "missing")  # fields of the table that have plain flags
 NETWORK = "network"
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**63)])
 
 
 class HelpFormatter(argparse.HelpFormatter):

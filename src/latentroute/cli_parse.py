@@ -85,6 +85,7 @@ def _explain(parser: ArgumentParser, message: str, choice: Choice) -> str:
     line = re.sub(r"<class '(\w+)'>", r"\1", line)
     for kind, words in POSITIVE.items():
         line = line.replace(f"Not of type {kind}", f"expected {words} above 0")
+    line = line.replace("Not of type Seed", "expected a whole number from 0 on")
     return line.replace("typing.", "")
 
 

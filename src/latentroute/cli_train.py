@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from . import launched
 from .cli import PROG, UsageError
@@ -23,6 +23,7 @@ from .cli_given import (
     use_threads,
 )
 from .cli_options import (
+    Seed,
     add_chosen,
     add_training,
     base_parser,
@@ -35,6 +36,7 @@ from .cli_output import (
     writable_folder,
 )
 from .cli_parse import parse
+from .files import write_whole
 
 if TYPE_CHECKING:
     from .inference import Fit, Method
@@ -84,7 +86,7 @@ def _train(
     result = _fit(task, method, parts, options, out)
     if launched.rank():  # process 0 has it all and writes it
         return 0
-    (out / OPTIONS_FILE).write_text(config, encoding="utf-8")
+    write_whole(out / OPTIONS_FILE, config)
     tree = to_datatree(
         result.evaluated,
         task.test,
@@ -166,7 +168,7 @@ def _train_parser(choice: Choice) -> ArgumentParser:
     )
     group.add_argument(
         "--seed",
-        type=NonNegativeInt,
+        type=Seed,
         default=0,
         metavar="INT",
         help="of weights, batches and samples",

@@ -128,6 +128,9 @@ def _read_parquet(path: Path) -> RawTable:
         )
     try:
         frame = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
+        for _, column in frame.items():
+            if not pd.api.types.is_numeric_dtype(column.dtype):
+                column.tolist()  # pyarrow decodes texts only when they are looked at
     except Exception as error:  # whatever damaged bytes make pyarrow and pandas raise
         # pyarrow meets two columns of one name with a message about its internals
         if "Multiple matches" in str(error):

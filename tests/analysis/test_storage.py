@@ -1,8 +1,14 @@
 """netCDF or Zarr and back: everything is as it was."""
 
+import contextlib
+import json
 import os
+import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +162,65 @@ def test_no_netcdf(tmp_path):
     path.write_text("hello")
     with pytest.raises(ValueError, match=r"notes\.nc: got no netCDF file"):
         load(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path(os.environ["MARK"]),)
+
+
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_a_zarr_folder_that_asks_for_pickle_is_refused_unopened(
+    tmp_path, monkeypatch, consolidated
+):
+    """An array of texts, packed by the codec `pickle` beside that of texts."""
+    pickles = pytest.importorskip("numcodecs.pickles")
+    monkeypatch.setattr(pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
+    texts = xr.Dataset({"s": ("k", np.array(["a", "b"], dtype=object))})
+    path = save(xr.DataTree.from_dict({"names": texts}), tmp_path / "evil.zarr")
+    array, all_of_it = path / "names" / "s" / ".zarray", path / ".zmetadata"
+    said = json.loads(array.read_text())
+    said |= {"filters": [{"id": "vlen-utf8"}], "compressor": {"id": "pickle"}}
+    array.write_text(json.dumps(said).replace("pickle", "p\\u0069ckle"))
+    whole = json.loads(all_of_it.read_text())
+    whole["metadata"]["names/s/.zarray"] = said
+    if consolidated:
+        all_of_it.write_text(json.dumps(whole))
+    else:
+        all_of_it.unlink()
+    (path / "names" / "s" / "0").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="asks for pickle, refused") as error:
+        load(path)
+    assert "\n" not in str(error.value) and not mark.exists()
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        xr.open_datatree(path, engine="zarr").load()
+    assert mark.exists(), "negative control: else it would have been run"
+
+
+FULL = """
+import resource, sys
+import numpy as np, xarray as xr
+from latentroute.analysis import save
+tree = xr.DataTree.from_dict({"a": xr.Dataset({"v": ("n", np.random.rand(9999))})})
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    save(tree, sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+@FORMATS
+def test_a_file_that_may_not_grow_is_one_line_and_leaves_nothing(tmp_path, suffix):
+    """The kernel refuses. HDF5 itself ends the process then, by SIGSEGV."""
+    path = tmp_path / f"tree{suffix}"
+    words = [sys.executable, "-P", "-c", FULL, str(path), "4096"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1 and "File too large" in done.stdout
+    assert f"{path} cannot be written" in done.stdout
+    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []

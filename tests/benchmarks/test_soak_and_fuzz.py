@@ -1,12 +1,13 @@
 """What the long commands say of what they saw; they themselves are run by hand."""
 
 import json
+import sys
 
 import pandas as pd
 import pytest
 
 from latentroute.benchmarks import soak
-from latentroute.benchmarks.fuzz import Fuzzer
+from latentroute.benchmarks.fuzz import Fuzzer, died
 from latentroute.benchmarks.fuzz_readers import Reader
 
 
@@ -54,3 +55,31 @@ def test_a_fuzzer_does_not_begin_where_good_files_are_not_read(tmp_path):
 
     with pytest.raises(RuntimeError, match="a good x file is not read"):
         Fuzzer(Reader(".x", lambda folder: [b"good"], read), "x", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("pass", None),
+        ("raise SystemExit(3)", "died (exit code 3)"),
+        ("import os; os.abort()", "died (exit code -6)"),
+        ("import time; time.sleep(60)", "hung for 0.5 s"),
+    ],
+)
+def test_a_process_that_dies_or_hangs_is_told(code, how, tmp_path):
+    beat = tmp_path / "bytes"
+    beat.write_bytes(b"what it was fed last")
+    assert died([sys.executable, "-S", "-c", code], beat, patience=0.5) == how
+
+
+def test_a_process_that_goes_on_is_left_alone(tmp_path):
+    beat = tmp_path / "bytes"
+    code = """
+import pathlib, sys, time
+for _ in range(12):
+    pathlib.Path(sys.argv[1]).write_bytes(b"fed")
+    time.sleep(0.1)
+"""
+    assert (
+        died([sys.executable, "-S", "-c", code, str(beat)], beat, patience=0.6) is None
+    )

@@ -9,6 +9,7 @@ import pytest
 from latentroute import analysis
 from latentroute.analysis.plots import FIGURES
 from latentroute.cli import main
+from latentroute.inference import fit
 
 SMALL = (
     *("--task", "clusters", "--clusters.n_train", "60", "--clusters.n_valid", "20"),
@@ -148,5 +149,55 @@ def test_a_comparison_that_did_not_end_is_taken_up(tmp_path, monkeypatch, capsys
     assert main([*words, "--resume"]) == 0
     stderr = capsys.readouterr().err
     assert "3 of 4 were done before" in stderr and "[4/4] exact, seed 1" in stderr
+    there = runs_in(tmp_path)
+    assert main([*words, "--network.n_modules", "0"]) == 2
+    assert runs_in(tmp_path) == there, "what is refused replaces nothing"
     assert main(words) == 0  # the one that ended is replaced
     assert "[4/4] hard-em, seed 1" in capsys.readouterr().err
+    assert len(there) == len(runs_in(tmp_path)) == 4 and there != runs_in(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*sweep*")) == ["sweep"]
+
+
+def runs_in(folder):
+    """The runs that are there, and when each was written."""
+    files = sorted((folder / "sweep").rglob("*.nc"))
+    return [(file.name, file.stat().st_mtime_ns) for file in files]
+
+
+def breaking(seeds):
+    """``fit`` as a comparison calls it, which raises for some seeds."""
+
+    def train(*args, seed, **options):
+        if seed in seeds:
+            raise ValueError("it is broken")
+        return fit(*args, seed=seed, **options)
+
+    return train
+
+
+def test_after_an_error_a_line_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    """Nothing that is there is thrown away by the same line again."""
+    monkeypatch.setattr("latentroute.analysis.report.write", lambda tree, out: [])
+    broken = {1}
+    monkeypatch.setattr("latentroute.inference.training_job.fit", breaking(broken))
+    words = ["compare", *SMALL, "--out", str(tmp_path)]
+    assert main(words) == 1
+    assert "--resume trains again what raised an error (2" in capsys.readouterr().err
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert "2 of 4 runs of a comparison, and errors of the others: clusters/" in line
+    assert "(ValueError: it is broken) and 1 more: --resume trains these" in line
+    broken.clear()
+    assert main([*words, "--resume"]) == 0
+    assert "2 of 4 were done before" in capsys.readouterr().err
+
+
+def test_a_comparison_that_came_to_nothing_is_begun_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("latentroute.analysis.report.write", lambda tree, out: [])
+    words = ["compare", *SMALL, "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        every = breaking({0, 1})
+        patch.setattr("latentroute.inference.training_job.fit", every)
+        assert main(words) == 1
+    assert "it is broken" in capsys.readouterr().err
+    assert main([*words, "--lr", "0.02"]) == 0

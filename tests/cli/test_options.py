@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 
 import pytest
 import yaml
@@ -225,3 +226,45 @@ def test_help_shows_the_options_of_what_was_chosen(capsys):
     assert "--exact.target" in out
     assert "--digits.seed" not in out
     assert "--hard-em.n_samples" not in out
+
+
+@pytest.mark.parametrize("value", ["-1", str(2**70), "x"])
+@pytest.mark.parametrize("command", ["train", "gradients"])
+def test_a_seed_that_is_none_is_refused(command, value, tmp_path, capsys):
+    """Before torch, which fails at those beyond 64 bits."""
+    words = ["--task", "clusters", "--seed", value, "--out", str(tmp_path)]
+    assert main([command, *words]) == 2
+    line = capsys.readouterr().err
+    assert "--seed: expected a whole number from 0 on" in line
+    assert line.count("\n") == 1
+
+
+def test_threads_beyond_any_machine_are_refused(tmp_path, capsys):
+    """OpenMP would end the process."""
+    words = ["--task", "clusters", "--threads", "999999999", "--out", str(tmp_path)]
+    assert main(["train", *words]) == 2
+    assert "--threads must be at most 1024, got 9" in capsys.readouterr().err
+
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(30)
+)
+
+
+@pytest.mark.parametrize(
+    "text", [LAUGHS + "task: *a30\n", "task: &a [*a]\n", "task: &a {b: *a}\n"]
+)
+def test_a_configuration_that_never_ends_is_refused(text, tmp_path, capsys):
+    """Nine times itself, thirty times; a list that holds itself."""
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["compare", "--config", str(tmp_path / "c.yaml")]) == 2
+    line = capsys.readouterr().err
+    assert "aliases of aliases without end" in line and line.count("\n") == 1
+
+
+def test_a_configuration_that_is_no_file_or_too_large(tmp_path, capsys):
+    assert main(["compare", "--config", os.devnull]) == 2
+    assert "Path is not a file" in capsys.readouterr().err
+    (tmp_path / "c.yaml").write_text("#" * 2**19)
+    assert main(["compare", "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "is larger than 262144 bytes" in capsys.readouterr().err

@@ -375,6 +375,37 @@ def test_hooks_are_called():
     truth.assert_agree(ModuleBank([plain, hooked])(z, route), expected)
 
 
+def test_hooks_of_a_bank_s_activations_are_called():
+    bank = ModuleBank(affine_tanhs(2, 2, 2))
+    (tanh,) = (part for part in bank.modules() if isinstance(part, nn.Tanh))
+    tanh.register_forward_hook(lambda module, args, out: 0 * out)
+    z = data(4, 2, dtype=torch.float32)
+    for route in (torch.tensor([0, 1, 1, 0]), enumerated(2, 2)):
+        assert not bank(z, route).any()
+
+
+@pytest.mark.parametrize("function", [nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Identity])
+def test_what_is_given_is_not_changed_in_place(function):
+    """Activations in a row, first and last: only an affine map's value is changed."""
+
+    def module(bias):
+        parts = [function(), nn.Linear(2, 4, bias=bias), function(), function()]
+        return nn.Sequential(*parts).double()
+
+    for bias in (True, False):
+        modules = [module(bias) for _ in range(M)]
+        bank = ModuleBank([nn.Sequential(*m) for m in modules])
+        for route in (whole(M, 5), enumerated(M, 2)):
+            z = data(5, 2).requires_grad_()
+            value = bank(z, route)
+            assert torch.equal(z, data(5, 2))
+            expected = by_rows(modules, z, route)
+            truth.assert_agree(value, expected)
+            (own,) = torch.autograd.grad(value.square().sum(), z)
+            (found,) = torch.autograd.grad(expected.square().sum(), z)
+            truth.assert_agree(own, found)
+
+
 def test_the_order_of_modules_of_every_kind_is_kept():
     modules = [lambda z: 0 * z, nn.Identity(), lambda z: 2 * z, nn.Softplus()]
     z = data(4, 2)

@@ -11,6 +11,7 @@ from latentroute.inference import DataParallel, Fabric, SingleProcess, fit
 from latentroute.inference.data_parallel import default_strategy
 from latentroute.inference.distributed import ManyProcesses
 from latentroute.models import LayeredNetwork
+from tests.optional import need
 
 CPU = torch.device("cpu")
 
@@ -99,10 +100,23 @@ def test_a_missing_fabric_names_the_extra(monkeypatch):
 
 
 def test_a_fabric_of_one_device_trains_as_one_process():
-    lightning = pytest.importorskip("lightning_fabric")
+    need("lightning_fabric")
+    import lightning_fabric as lightning
+
     with pytest.raises(TypeError, match=r"lightning_fabric\.Fabric, got str"):
         Fabric("ddp")
     fabric = lightning.Fabric(accelerator="cpu", devices=1)
     one, by_fabric = trained(SingleProcess()), trained(Fabric(fabric))
     assert torch.equal(weights(one), weights(by_fabric))
     assert [r["loss"] for r in one.history] == [r["loss"] for r in by_fabric.history]
+
+
+@pytest.mark.parametrize("variable", ["", "true"])
+def test_a_package_that_is_absent_skips_a_test_and_fails_it_in_ci(
+    variable, monkeypatch
+):
+    monkeypatch.setenv("CI", variable)
+    need("torch")
+    outcome = pytest.fail if variable else pytest.skip
+    with pytest.raises(outcome.Exception, match="no_such_package is not installed"):
+        need("no_such_package")

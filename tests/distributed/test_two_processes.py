@@ -1,7 +1,7 @@
 """Two processes under torchrun, on real digits: what they train is what one does.
 
-One start for all of it: ``worker.py`` has the checks, here is what they must find. A
-check named ``CHECK`` there is judged by ``expect_CHECK`` from what both found.
+One start for all of it: ``worker.py`` starts the checks, here is what they must find. A
+check named ``CHECK`` is judged by ``expect_CHECK`` from what both found.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.optional import need
 from tests.statistics import assert_mean
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,11 @@ expect_exact = same_as_one_process
 expect_regularised = same_as_one_process
 expect_table_of_examples = same_as_one_process
 expect_whole_buffer = same_as_one_process
+
+
+def expect_mapped_buffer(found):
+    same_as_one_process(found)
+    assert all(rank["left"] == 0 for rank in found), "the files have no name"
 
 
 def expect_captured(found):
@@ -136,6 +142,10 @@ def expect_every_method(found):
     assert list(lines) == ["nuts", "recover"]
 
 
+def expect_collapsed(found):
+    assert [rank["told"] for rank in found] == [1, 0], "told once in all"
+
+
 def expect_command_line(found):
     for rank in found:
         assert rank["code"] == 0 and rank["refused"] == 2 and rank["closed"]
@@ -143,7 +153,7 @@ def expect_command_line(found):
 
 def expect_fabric(found):
     if "missing" in found[0]:
-        pytest.skip("all but Fabric passed: the extra `fabric` is not installed")
+        need("lightning_fabric")
     for rank in found:
         assert max(rank["weights"], rank["losses"]) < RIGHT, rank
         assert "ddp_find_unused_parameters_true" in rank["refusal"]["text"]

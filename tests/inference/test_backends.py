@@ -20,6 +20,7 @@ from latentroute.inference import (
     default_network,
 )
 from latentroute.inference.sweep_folder import count_runs, read_events
+from tests.optional import need
 
 DIGITS = {"task": "digits", "methods": ["exact", "score-function"], "seeds": 2}
 FAST = {"steps": 10, "draws": 2}
@@ -96,7 +97,7 @@ def test_the_table_is_that_of_one_process_with_a_worker_killed(
 ):
     """Two workers on real data, one start each; one is killed in its first run."""
     if name == "ray":
-        pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
+        need("ray")
         monkeypatch.setattr(RayCluster, "_start", start_or_skip)
     with warnings.catch_warnings(record=True) as told:
         warnings.filterwarnings("always", category=RuntimeWarning)

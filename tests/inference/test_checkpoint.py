@@ -187,6 +187,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
 def test_a_file_that_may_not_grow_is_one_line_on_the_command_line(tmp_path):
     """The kernel refuses, not a double: whatever writes meets the limit."""
     words = ["train", "--task", "clusters", "--steps", "2", "--out", str(tmp_path)]
@@ -287,3 +288,11 @@ def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
         kind=ImportError,
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused_replaces_no_run_that_ended(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / FILE_NAME).read_bytes()
+    one_line(lambda: run(tmp_path, target="nope"), "target must be one of")
+    one_line(lambda: run(tmp_path, n_samples=3), "no option 'n_samples'")
+    assert (tmp_path / FILE_NAME).read_bytes() == before

@@ -31,6 +31,20 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
     assert choose_device("auto") == torch.device("cpu")
 
 
+def test_auto_is_a_gpu_of_its_own_for_each_process_of_torchrun(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert choose_device("auto") == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="--nproc-per-node 2, or train on") as error:
+        choose_device("auto")
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert choose_device("auto") == torch.device("cuda")
+
+
 @pytest.mark.parametrize("name", ["auto", "cpu", torch.device("cpu"), None])
 def test_a_device_changes_no_number(name):
     losses = []

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from latentroute.inference import Diverged, build, fit, replay
-from latentroute.inference.divergence import FILE_NAME, first_bad_site
+from latentroute.inference.divergence import (
+    FILE_NAME,
+    finite_gradients,
+    first_bad_site,
+)
 from latentroute.models import route
 from tests.contracts.refusals import N, one_line, x
 
@@ -74,12 +78,56 @@ def test_the_batch_on_disk_gives_the_same_again(tmp_path):
     assert healthy.step == saved["step"]
 
 
-def test_a_parameter_that_is_not_finite_is_named_and_never_saved(tmp_path):
-    model = Model("none")
-    model.weight.register_hook(lambda grad: grad * torch.nan)
-    with pytest.raises(Diverged, match=r"parameters that are not: model\.weight"):
-        fit(model, (x, y), **SETTINGS, checkpoint=tmp_path, checkpoint_every=1)
+def spoils(step):
+    """A model whose gradient is NaN at a step, where its loss is finite."""
+    model, calls = Model("none"), []
+
+    def gradient(grad):
+        calls.append(1)
+        return grad * (torch.nan if len(calls) == step else 1.0)
+
+    model.weight.register_hook(gradient)
+    return model
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_anything(tmp_path):
+    whole = fit(Model("none"), (x, y), "exact", **{**SETTINGS, "steps": 2})
+    with pytest.raises(Diverged, match=r"gradient of model\.weight is not fi") as error:
+        fit(spoils(3), (x, y), **SETTINGS, checkpoint=tmp_path)
+    text, saved = str(error.value), error.value.saved
+    assert "at step 3 of Exact" in text and "parameters that are not" not in text
+    before = whole.model.weight.detach()
+    assert torch.equal(saved["objective"]["model.weight"], before)
+    objective = build("exact", spoils(1), n_data=N)
+    loss = replay(tmp_path / FILE_NAME, objective)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.equal(objective.model.weight, before)
+    assert torch.isnan(objective.model.weight.grad).all()
+
+
+def test_a_parameter_that_overflows_is_named_and_never_saved(tmp_path):
+    """The one state that is not the step's beginning, which the line says."""
+    settings = {**SETTINGS, "lr": 3e38, "checkpoint_every": 1}
+    said = r"the step left a parameter .* at step 1 .* that are not: model\.weight"
+    with pytest.raises(Diverged, match=said) as error:
+        fit(Model("none"), (x, y), **settings, checkpoint=tmp_path)
+    assert not error.value.saved["objective"]["model.weight"].isfinite().all()
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.double])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 6e4])
+def test_gradients_of_any_type_are_looked_at_and_not_changed(dtype, value):
+    parameters = [
+        torch.nn.Parameter(torch.ones(3, dtype=d)) for d in (dtype, torch.float)
+    ]
+    unused = torch.nn.Parameter(torch.ones(2))
+    for i, parameter in enumerate(parameters):
+        parameter.grad = torch.tensor([0.1, value if i else -2.0, 7.0]).to(parameter)
+    before = [p.grad.clone() for p in parameters]
+    assert finite_gradients([unused, *parameters]) == (value == 6e4)
+    for parameter, grad in zip(parameters, before, strict=True):
+        torch.testing.assert_close(parameter.grad, grad, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_error_goes_to_another_process():

@@ -216,6 +216,15 @@ def test_a_seed_starts_the_draws():
     assert torch.equal(one.log_marginal, other.log_marginal)
 
 
+def test_without_draws_the_rest_is_the_same():
+    net, args, _ = make_net()
+    none, some = evaluate(net, *args, draws=0), evaluate(net, *args, draws=3)
+    for name in ("log_marginal", "route_probs", "router_probs"):
+        assert torch.equal(getattr(none, name), getattr(some, name)), name
+    assert none.routes.shape == (0, *some.routes.shape[1:])
+    assert none.predictive is None and none.y_draws is None
+
+
 def test_a_model_in_training_is_left_in_training():
     net, args, _ = make_net()
     for training in (True, False):

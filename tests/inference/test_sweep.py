@@ -17,7 +17,8 @@ from latentroute.inference import (
     default_network,
 )
 from latentroute.inference.backends.base import Backend, Ended, Pool, WorkerDiedError
-from latentroute.inference.compare import _chosen, _comparison
+from latentroute.inference.compare import _comparison
+from latentroute.inference.compare_checks import chosen_methods
 from latentroute.inference.sweep import train_all
 from latentroute.inference.sweep_folder import SweepFolder, count_runs, read_events
 
@@ -29,7 +30,7 @@ BROKEN = "2 is broken"
 def comparison(methods=("exact", "hard-em"), seeds=(0, 1), model=None):
     options = {"network": None, "lr": 1e-2, "regularisers": (), "progress": False}
     return _comparison(
-        "clusters", CLUSTERS, _chosen(methods), list(seeds), model=model, **FAST,
+        "clusters", CLUSTERS, chosen_methods(methods), list(seeds), model=model, **FAST,
         **options,
     )  # fmt: skip
 
