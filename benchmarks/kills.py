@@ -32,7 +32,7 @@ from ..models import LayeredNetwork
 METHOD = "topk-buffer"  # a buffer an example, draws, an optimiser: much to restore
 SAVE_EVERY, LOG_EVERY = 3, 7
 READY = "training"
-SPREAD = 1.6  # moments are up to so many even shares of the training apart
+SPREAD = 1.2  # moments are up to so many even shares of the training apart
 
 
 def train(folder: Path, steps: int) -> None:

@@ -36,7 +36,7 @@ METHODS = (
     "importance",
     "mean-field",
 )
-SEEDS, STEPS, DRAWS = 4, 100, 10
+SEEDS, STEPS, DRAWS = 4, 200, 10
 N_RUNS = len(METHODS) * SEEDS
 
 
@@ -80,11 +80,11 @@ def kill(sweep: subprocess.Popen[bytes], folder: Path, rng: random.Random) -> Ki
     target = done(folder) + rng.randrange(0, 4)
     while done(folder) < target and sweep.poll() is None:
         time.sleep(0.05)
-    time.sleep(rng.uniform(0, 8))
+    time.sleep(rng.uniform(0, 1.5))
     workers = training(sweep.pid)
     if workers:
         os.kill(rng.choice(workers), signal.SIGKILL)
-        time.sleep(rng.uniform(0, 8))
+        time.sleep(rng.uniform(0, 1.5))
     left = training(sweep.pid)
     sweep.kill()
     sweep.wait()

@@ -144,7 +144,9 @@ def finite_gradients(parameters: Iterable[Tensor]) -> bool:
         if (gradient := parameter.grad) is not None:
             groups.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, _), gradients in groups.items():
-        found, one = torch.zeros((), device=device), torch.ones((), device=device)
+        # float32 whatever torch's default type is: the kernel takes no other.
+        found = torch.zeros((), dtype=torch.float32, device=device)
+        one = torch.ones_like(found)
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
         if found.item():
             return False

@@ -34,6 +34,8 @@ class Leader:
     def offer(self, start: int, values: Scores, weights: Mapping[str, Tensor]) -> bool:
         """Take weights, copied, where they are better; whether they were."""
         score = values.mean().item()
+        if math.isnan(score):  # which compares with nothing
+            score = -math.inf
         if score <= self.score and self.weights:
             return False
         self.weights = {name: w.detach().clone() for name, w in weights.items()}

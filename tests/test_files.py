@@ -18,7 +18,7 @@ def test_a_file_takes_the_place_of_another(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("place", ["missing/a.txt", "folder"])
+@pytest.mark.parametrize("place", ["missing/a.txt", "folder", "a" * 300])
 def test_an_error_names_the_file_and_leaves_nothing(tmp_path, place):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=f"{place} cannot be written: "):

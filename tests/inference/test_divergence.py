@@ -130,6 +130,16 @@ def test_gradients_of_any_type_are_looked_at_and_not_changed(dtype, value):
         torch.testing.assert_close(parameter.grad, grad, rtol=0, atol=0, equal_nan=True)
 
 
+def test_gradients_are_looked_at_under_another_default_type():
+    torch.set_default_dtype(torch.double)
+    try:
+        parameter = torch.nn.Parameter(torch.ones(2))
+        parameter.grad = torch.tensor([0.1, torch.nan])
+        assert not finite_gradients([parameter])
+    finally:
+        torch.set_default_dtype(torch.float)
+
+
 def test_the_error_goes_to_another_process():
     error = pickle.loads(pickle.dumps(Diverged("the loss is nan at step 3")))
     assert str(error) == "the loss is nan at step 3"

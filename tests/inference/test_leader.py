@@ -37,6 +37,15 @@ def test_weights_are_taken_though_their_score_is_none():
     assert torch.equal(found.weights["w"], torch.ones(2))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_score_that_is_no_number_never_leads(first):
+    scores = [FREE, torch.tensor([torch.nan, 9.0, 9.0, 9.0]), FREE - 1]
+    found = Leader()
+    for start, values in enumerate(scores[first:], first):
+        found.offer(start, values, weights(start))
+    assert found.start == (2 if first else 0)
+
+
 @pytest.mark.parametrize(
     ("change", "confirmed"),
     [
