@@ -128,7 +128,9 @@ def _names_pickle(said: Any) -> bool:
     """Whether metadata of Zarr name that codec, which some versions of it decode."""
     if isinstance(said, dict):
         own = (str(said.get(key)) for key in ("id", "name"))
-        return any("pickle" in name for name in own) or _names_pickle([*said.values()])
+        # Attributes are the user's, and name no codec.
+        rest = [part for key, part in said.items() if not key.endswith(".zattrs")]
+        return any("pickle" in name for name in own) or _names_pickle(rest)
     return isinstance(said, list) and any(map(_names_pickle, said))
 
 

@@ -26,6 +26,7 @@ from .rules_network import GivenRule, rules_network
 
 _LATE = 0.3  # of a baseline's steps, at a tenth of the rate
 _LR, _BATCH = 1e-2, 64  # of baselines, as Recover's
+_STAGE = 1_000_003  # between the seeds of two stages
 _FRESH = 500_000  # examples: each is seen once in a training, on average
 
 
@@ -129,7 +130,8 @@ def train(
     if isinstance(chosen, Recover):
         fit(net, task, chosen, steps=steps, seed=seed, log_every=steps)
         return
-    for n, lr, parts in stages(method, steps):
+    for i, (n, lr, parts) in enumerate(stages(method, steps)):
+        batches = i * _STAGE if method == "given" else 0  # its data are fresh ones
         fit(
             net,
             task,
@@ -137,7 +139,7 @@ def train(
             steps=n,
             lr=lr,
             batch_size=_BATCH,
-            seed=seed,
+            seed=seed + batches,
             regularisers=parts,
             log_every=n,
         )

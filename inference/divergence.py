@@ -141,8 +141,11 @@ def finite_gradients(parameters: Iterable[Tensor]) -> bool:
     """
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter in parameters:
-        if (gradient := parameter.grad) is not None:
-            groups.setdefault((gradient.device, gradient.dtype), []).append(gradient)
+        if (gradient := parameter.grad) is None:
+            continue
+        if gradient.is_complex():  # which the kernel does not take
+            gradient = torch.view_as_real(gradient)
+        groups.setdefault((gradient.device, gradient.dtype), []).append(gradient)
     for (device, _), gradients in groups.items():
         # float32 whatever torch's default type is: the kernel takes no other.
         found = torch.zeros((), dtype=torch.float32, device=device)

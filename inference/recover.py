@@ -47,8 +47,8 @@ class Recover(Method):
     many), and the last phase trains at the guessed routes, without a prior, at a rate
     that falls exponentially. Every order was tried then; the best start is a guided
     one, better than the best free one by three standard errors of the held-out
-    difference; and when it ended, the guess was the mode of p(a | x, y) in 99% of the
-    held-out examples.
+    difference; and when it ended, the guess was the mode of p(a_l | x, y) at every site
+    in 99% of the held-out examples.
 
     A start shuffles the entries of every tensor as it was given, so that sizes stay
     as its maker chose them, and constant tensors as they are. A structure in the given

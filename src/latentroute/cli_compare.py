@@ -45,6 +45,7 @@ def compare(words: Sequence[str]) -> int:
     trained_by = _backend(options)
     out = writable_folder(options.out or f"runs/{result_name(choice, options)}")
     task = load_task(choice, options)
+    _put_back(out / SWEEP_FOLDER)
     _check_ended(out / SWEEP_FOLDER, resume=options.resume)
     use_threads(options.threads)
     from .analysis import save
@@ -124,20 +125,31 @@ def _aside(folder: Path) -> Iterator[None]:
 
     What is wrong with the other is mostly found before, and costs nothing then.
     """
-    old = folder.with_name(f".{folder.name}.old")
-    begun = folder / SETTINGS_FILE
-    if old.exists() and begun.exists():  # a kill left it
-        shutil.rmtree(old)
-    if begun.exists():
-        folder.rename(old)
+    if (folder / SETTINGS_FILE).exists():
+        folder.rename(_old(folder))
     try:
         yield
     finally:
-        if old.exists() and not begun.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            old.rename(folder)
-        elif old.exists():
-            shutil.rmtree(old)
+        _put_back(folder)
+
+
+def _put_back(folder: Path) -> None:
+    """Put back what is aside if no other comparison has begun; else remove it.
+
+    A kill, too, can leave it aside.
+    """
+    old = _old(folder)
+    if not old.exists():
+        return
+    if (folder / SETTINGS_FILE).exists():
+        shutil.rmtree(old)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        old.rename(folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _compare_parser(choice: Choice) -> ArgumentParser:

@@ -224,3 +224,10 @@ def test_a_file_that_may_not_grow_is_one_line_and_leaves_nothing(tmp_path, suffi
     assert done.stdout.count("\n") == 1 and "File too large" in done.stdout
     assert f"{path} cannot be written" in done.stdout
     assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_an_attribute_of_zarr_may_be_called_pickle(tmp_path):
+    tree = xr.DataTree.from_dict({"/a": xr.Dataset({"v": ("n", [1.0, 2.0])})})
+    tree.attrs["name"] = tree["a"].attrs["id"] = "pickle"
+    save(tree, tmp_path / "t.zarr")
+    assert load(tmp_path / "t.zarr").attrs["name"] == "pickle"

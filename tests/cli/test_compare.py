@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from latentroute import analysis
+from latentroute import analysis, cli_compare
 from latentroute.analysis.plots import FIGURES
 from latentroute.cli import main
 from latentroute.inference import fit
@@ -201,3 +201,15 @@ def test_a_comparison_that_came_to_nothing_is_begun_anew(tmp_path, monkeypatch, 
         assert main(words) == 1
     assert "it is broken" in capsys.readouterr().err
     assert main([*words, "--lr", "0.02"]) == 0
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_kill_left_aside_is_put_back_unless_another_has_begun(tmp_path, begun):
+    sweep, aside = tmp_path / "sweep", tmp_path / ".sweep.old"
+    for folder, text in ((sweep, "new"), (aside, "old")):
+        folder.mkdir()
+        if begun or folder is aside:
+            (folder / cli_compare.SETTINGS_FILE).write_text(text)
+    cli_compare._put_back(sweep)
+    found = (sweep / cli_compare.SETTINGS_FILE).read_text()
+    assert found == ("new" if begun else "old") and not aside.exists()

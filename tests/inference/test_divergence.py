@@ -169,3 +169,11 @@ def test_a_batch_of_another_model(tmp_path):
     other.more = torch.nn.Parameter(torch.zeros(1))
     objective = build("exact", other, n_data=N)
     one_line(lambda: replay(tmp_path / FILE_NAME, objective), "another model")
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_complex_gradients_are_looked_at(value):
+    weight = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+    weight.grad = torch.tensor([1.0 + 0j, complex(0.0, value)])
+    assert finite_gradients([weight]) == (value == 1.0)
+    assert weight.grad[0] == 1  # left as it was
