@@ -52,8 +52,6 @@ def sum_all_routes(
         terms = program.enumerate(*chunk, prefix=prefix)
         return sum_routes(terms, structure, data_scale=data_scale)
 
-    if torch.is_grad_enabled() and structure.enumeration_bytes(n_examples) <= limit:
-        return part((), *args)
     parts = whole_or_parts(program, args, n_examples, limit)
     if len(parts) > 1:
         sums = [checkpoint(part, (), *chunk, use_reentrant=False) for chunk in parts]

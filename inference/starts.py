@@ -217,7 +217,7 @@ class StartsObjective(Sampler):
             self.evaluated,
             x[rows],
             None if y is None else y[rows],
-            draws=1,
+            draws=0,
             seed=self._seed,
             max_routes=_LISTED,
         )

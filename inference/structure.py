@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..models.routing import Plan, Record, Site, latent_routes
+from .training_checks import check_program
 
 
 class RouteSite(NamedTuple):
@@ -109,9 +110,7 @@ def read_structure(model: Callable[..., Any], *args: Any) -> Structure:
             variable is left, or a site stands in plates where it cannot be summed out.
         TypeError: If the model is no program.
     """
-    if isinstance(model, type) or not callable(model):
-        got = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
-        raise TypeError(f"the model must be a Pyro program model(x, y=None), got {got}")
+    check_program(model)
     meter = _ByteMeter()
     record = _StagedRecord(meter)
     with untouched_randomness(), torch.no_grad(), meter:

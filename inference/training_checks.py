@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..models.checks import check_count
 
 _LONGEST = 200  # characters of a path that are shown
+_PROGRAM = "the model must be a Pyro program model(x, y=None)"
 
 
 def check_training(
@@ -50,20 +51,28 @@ def check_training(
         raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}")
 
 
+def check_program(model: Any) -> None:
+    """Refuse what cannot be called as a program, or makes one when called.
+
+    Raises:
+        TypeError: Says what was given.
+    """
+    if isinstance(model, type):
+        raise TypeError(
+            f"{_PROGRAM}, got the class {model.__name__}: make a model of it first, "
+            f"{model.__name__}(...)"
+        )
+    if not callable(model):
+        raise TypeError(f"{_PROGRAM}, a function or an nn.Module, got {model!r}")
+
+
 def check_model(model: Any) -> None:
     """Refuse what is no program ``model(x, y)``.
 
     Raises:
         TypeError: Says what was given.
     """
-    wanted = "the model must be a Pyro program model(x, y=None)"
-    if isinstance(model, type):
-        raise TypeError(
-            f"{wanted}, got the class {model.__name__}: make a model of it first, "
-            f"{model.__name__}(...)"
-        )
-    if not callable(model):
-        raise TypeError(f"{wanted}, a function or an nn.Module, got {model!r}")
+    check_program(model)
     try:
         signature = inspect.signature(
             model.forward if isinstance(model, nn.Module) else model
@@ -75,7 +84,7 @@ def check_model(model: Any) -> None:
         signature.bind(None, None, **index)
     except TypeError:
         name = getattr(model, "__name__", type(model).__name__)
-        raise TypeError(f"{wanted}, got {name}, which takes {signature}") from None
+        raise TypeError(f"{_PROGRAM}, got {name}, which takes {signature}") from None
 
 
 def check_parameters(parameters: Iterable[Any]) -> list[Tensor]:

@@ -33,7 +33,7 @@ from .files import write_whole
 if TYPE_CHECKING:
     from .inference.backends.base import Backend
 
-SWEEP_FOLDER, SETTINGS_FILE = "sweep", "sweep.json"
+SWEEP_FOLDER = "sweep"
 
 
 def compare(words: Sequence[str]) -> int:
@@ -125,6 +125,8 @@ def _aside(folder: Path) -> Iterator[None]:
 
     What is wrong with the other is mostly found before, and costs nothing then.
     """
+    from .inference.sweep_folder import SETTINGS_FILE
+
     if (folder / SETTINGS_FILE).exists():
         folder.rename(_old(folder))
     try:
@@ -138,6 +140,8 @@ def _put_back(folder: Path) -> None:
 
     A kill, too, can leave it aside.
     """
+    from .inference.sweep_folder import SETTINGS_FILE
+
     old = _old(folder)
     if not old.exists():
         return

@@ -10,6 +10,7 @@ from latentroute import analysis, cli_compare
 from latentroute.analysis.plots import FIGURES
 from latentroute.cli import main
 from latentroute.inference import fit
+from latentroute.inference.sweep_folder import SETTINGS_FILE
 
 SMALL = (
     *("--task", "clusters", "--clusters.n_train", "60", "--clusters.n_valid", "20"),
@@ -209,7 +210,7 @@ def test_what_a_kill_left_aside_is_put_back_unless_another_has_begun(tmp_path, b
     for folder, text in ((sweep, "new"), (aside, "old")):
         folder.mkdir()
         if begun or folder is aside:
-            (folder / cli_compare.SETTINGS_FILE).write_text(text)
+            (folder / SETTINGS_FILE).write_text(text)
     cli_compare._put_back(sweep)
-    found = (sweep / cli_compare.SETTINGS_FILE).read_text()
+    found = (sweep / SETTINGS_FILE).read_text()
     assert found == ("new" if begun else "old") and not aside.exists()
