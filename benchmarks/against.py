@@ -81,7 +81,7 @@ def _exact(
 
 
 def _score_function(setting: Setting, folder: Path) -> Iterator[Ratio]:
-    ours = steps("score-function", setting).ours
+    ours = steps("score-function", setting, fused=True).ours
     library = STORCHASTIC
     for by_index in (0, 1):
         asked = {**setting, "by_index": by_index}

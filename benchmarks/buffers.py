@@ -17,7 +17,7 @@ import torch
 
 from ..guides import BufferGuide
 from ..inference import build
-from ..inference.buffered import join_incumbents, rank_routes
+from ..inference.buffered import candidates
 from ..inference.program import RoutedProgram
 from ..models import LayeredNetwork
 from .timing import Ratio, ratio
@@ -85,15 +85,10 @@ def _work(
     @torch.no_grad()
     def e_step() -> None:
         index = torch.randint(ROWS, (size.B,), generator=stream)
-        fresh = program.sample(*args, n_samples=size.S)
-        routes = torch.stack([fresh.routes[name] for name in structure.names], -1)
         places, filled = guide.buffer.rows(index)
-        scores = [
-            rank_routes(terms, structure, 1.0, "joint")
-            for terms in (program.given(*args, routes=places), fresh)
-        ]
-        candidates = join_incumbents(places, filled, scores[0], routes, scores[1])
-        guide.buffer.keep_best(index, *candidates)
+        run = program.sample(*args, n_samples=size.S, given=places)
+        best = candidates(run, structure, 1.0, "joint", filled=filled)
+        guide.buffer.keep_best(index, *best)
 
     @torch.no_grad()
     def forward() -> None:

@@ -113,7 +113,7 @@ class RouteBuffer(nn.Module):
         index: Int[Tensor, " batch"],
         candidates: Int[Tensor, "candidates batch sites"],
         scores: Float[Tensor, "candidates batch"],
-    ) -> None:
+    ) -> Int[Tensor, "kept batch"]:
         """Replace the examples' routes by the best distinct candidates.
 
         Among equal scores the earlier candidate wins, so incumbents go first.
@@ -123,6 +123,9 @@ class RouteBuffer(nn.Module):
             candidates: (C, B, L) routes.
             scores: (C, B) what they are ranked by, all computed now; -inf or NaN
                 candidates are kept only where nothing better is there.
+
+        Returns:
+            (min(C, K), B) which candidates were kept, the best first.
         """
         kept = min(len(candidates), self.capacity)
         scores = scores.nan_to_num(-math.inf, math.inf, -math.inf)
@@ -142,6 +145,7 @@ class RouteBuffer(nn.Module):
         write(self.scores, scores.gather(0, order))
         write(self.filled, ~repeated.gather(0, order))
         self.filled[at, kept:] = False
+        return order
 
 
 def _read(values: Tensor, index: Tensor) -> Tensor:

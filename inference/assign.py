@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from ..models.categorical import Categorical
@@ -49,16 +50,38 @@ def shared_values(
     return assign
 
 
-def drawn_value(site: Site, shape: tuple[int, ...]) -> Tensor:
+def drawn_value(fn: TorchDistributionMixin, shape: tuple[int, ...]) -> Tensor:
     """A value for each particle, and for each choice that the site depends on."""
-    batch = site.fn.batch_shape
+    batch = fn.batch_shape
     ends = zip(reversed(batch), reversed(shape), strict=False)
     if len(batch) < len(shape) or any(wanted not in (1, has) for has, wanted in ends):
         batch = _broadcast(batch, shape)
-    if isinstance(site.fn, Categorical):  # without making the expanded one
-        return site.fn.draw(batch)
-    value: Tensor = site.fn.expand(batch).sample()
+    if isinstance(fn, Categorical):  # without making the expanded one
+        return fn.draw(batch)
+    value: Tensor = fn.expand(batch).sample()
     return value
+
+
+def drawn_values(
+    structure: Structure, n_samples: int, given: Tensor | None
+) -> Callable[[Site, int], Tensor]:
+    """Values drawn for each of S particles, after those of (C, N, L) given routes."""
+    shape = (n_samples,) + (1,) * structure.nesting
+    if given is None:
+        return lambda site, i: drawn_value(site.fn, shape)
+    held, n_held = particle_values(structure, given), len(given)
+
+    def assign(site: Site, i: int) -> Tensor:
+        fn, batch = site.fn, site.fn.batch_shape
+        depends = len(batch) == len(shape) and batch[0] > 1  # on the particle
+        if depends and not isinstance(fn, Categorical):
+            all_drawn = drawn_value(fn, (n_held + n_samples, *shape[1:]))
+            return torch.cat([held(site, i), all_drawn[n_held:]])
+        if depends:
+            fn = fn.after(n_held)
+        return torch.cat([held(site, i), drawn_value(fn, shape)])
+
+    return assign
 
 
 def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> torch.Size:

@@ -46,15 +46,29 @@ def rank_routes(
     return prior.expand_as(likelihood) if by == "prior" else likelihood + prior
 
 
-def join_incumbents(
-    places: Int[Tensor, "capacity batch sites"],
-    filled: Bool[Tensor, "capacity batch"],
-    incumbent: Float[Tensor, "capacity batch"],
-    routes: Int[Tensor, "samples batch sites"],
-    scores: Float[Tensor, "samples batch"],
-) -> tuple[Tensor, Tensor]:
-    """Candidates of an E-step and their ranks, the incumbents first."""
-    incumbent = incumbent.masked_fill(~filled, -math.inf)
+def candidates(
+    terms: Terms,
+    structure: Structure,
+    scale: float,
+    by: Score,
+    *,
+    filled: Bool[Tensor, "capacity batch"] | None = None,
+) -> tuple[Int[Tensor, "routes batch sites"], Float[Tensor, "routes batch"]]:
+    """Candidates of an E-step and what they are ranked by.
+
+    Args:
+        terms: Of (C, N) routes, the incumbents first, if they compete.
+        structure: As for :func:`rank_routes`.
+        scale: As for :func:`rank_routes`.
+        by: As for :func:`rank_routes`.
+        filled: Which incumbents there are; ``None``: they do not compete.
+    """
+    routes = torch.stack([terms.routes[name] for name in structure.names], -1)
+    scores = rank_routes(terms, structure, scale, by)
+    if filled is None:
+        return routes, scores
+    k = len(filled)
     # An empty place repeats the first incumbent, so it counts as a duplicate.
-    places = torch.where(filled.unsqueeze(-1), places, places[:1])
-    return torch.cat([places, routes]), torch.cat([incumbent, scores])
+    places = torch.where(filled.unsqueeze(-1), routes[:k], routes[:1])
+    incumbent = scores[:k].masked_fill(~filled, -math.inf)
+    return torch.cat([places, routes[k:]]), torch.cat([incumbent, scores[k:]])

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..guides.buffer import BufferGuide, Score
 from ..models.checks import check_choice, check_count
 from .baselines import leave_one_out
-from .buffered import buffer_rows, join_incumbents, rank_routes
+from .buffered import buffer_rows, candidates, rank_routes
 from .objective import Method, Model, Objective
 from .score_function import elbo_of, score_function
 from .sinkhorn import balance_scores
 from .structure import Structure
-from .terms import Terms
+from .terms import Terms, split_terms
 
 Weights = Literal["posterior", "uniform"]
 
@@ -38,8 +38,9 @@ class TopKBuffer(Method):
     ones. Biased for the ELBO, on purpose. Capacity 1 with w_fresh = 0 and w_buffer = 1
     is hard EM of as many proposals; capacity |A| with w_fresh = 0 has the exact
     marginal's gradient. Unlike the reference text's plain mean over fresh and buffered
-    routes, a buffered route's reward here never pushes it down. Cost: S + 2 K
-    evaluations an example.
+    routes, a buffered route's reward here never pushes it down. Cost: S + K evaluations
+    an example in one run; S + 2 K in two with w_fresh = 0, whose E-step needs no
+    gradient.
 
     Args:
         capacity: K, routes kept an example.
@@ -224,66 +225,78 @@ class _BufferObjective(Objective):
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         self.prepare(x, y, index)
-        guide = self._buffer_guide
-        args, method = self._arguments(x, y, index), self._method
+        guide, method = self._buffer_guide, self._method
+        args = self._arguments(x, y, index)
         structure = self._program.structure(*args)
-        static = {site.name for site in structure.static_sites}
         scale = self._data_scale(len(x))
+        static = {site.name for site in structure.static_sites}
         rows = buffer_rows(guide.buffer, len(x), index, static=bool(static))
         rows = rows.to(getattr(x, "device", None))  # a mapped buffer is on the CPU
-        e_step = self.step % guide.interval == 0
-        fresh = None
+        e_step, run, kept = self.step % guide.interval == 0, None, None
+        places, filled = guide.buffer.rows(rows)
         if e_step or method.w_fresh:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and method.w_fresh > 0):
-                fresh = self._program.sample(*args, n_samples=guide.n_samples)
-        if e_step and fresh is not None:
-            self._e_step(fresh, rows, args, structure, scale)
-        loss = -method.w_buffer * self._buffered(rows, args, structure, scale)
-        if method.w_fresh and fresh is not None:
-            n_data = scale * len(x)
-            elbo = elbo_of(fresh, fresh.prior, static=static, n_data=n_data)
-            advantage = leave_one_out(elbo.detach())
-            loss = loss - method.w_fresh * score_function(
-                elbo, advantage, fresh.prior, static=static
+            compete = guide.include_incumbent or not e_step
+            run = self._both(args, places if compete else None)
+        if e_step and run is not None:
+            kept = self._e_step(run, filled, rows, structure, scale)
+            places, filled = guide.buffer.rows(rows)
+        if run is None or not method.w_fresh:
+            terms = self._program.given(*args, routes=places)
+            joint = rank_routes(terms, structure, scale, "joint")
+            return -method.w_buffer * self._buffered(joint, filled, scale * len(x))
+        joint = rank_routes(run, structure, scale, "joint")
+        joint = joint[: len(places)] if kept is None else joint.gather(0, kept)
+        value = self._buffered(joint, filled[: len(joint)], scale * len(x))
+        fresh = split_terms(run, len(run.likelihood) - guide.n_samples)[1]
+        elbo = elbo_of(fresh, fresh.prior, static=static, n_data=scale * len(x))
+        advantage = leave_one_out(elbo.detach())
+        sampled = score_function(elbo, advantage, fresh.prior, static=static)
+        return -method.w_buffer * value - method.w_fresh * sampled
+
+    def _both(self, args: tuple[Any, ...], places: Tensor | None) -> Terms:
+        """One run of the buffered routes, if they compete, and of S fresh ones."""
+        learns = torch.is_grad_enabled() and self._method.w_fresh > 0
+        with torch.set_grad_enabled(learns):
+            return self._program.sample(
+                *args, n_samples=self._buffer_guide.n_samples, given=places
             )
-        return loss
 
     @torch.no_grad()
     def _e_step(
         self,
-        fresh: Terms,
+        run: Terms,
+        filled: Tensor,
         rows: Tensor,
-        args: tuple[Any, ...],
         structure: Structure,
         scale: float,
-    ) -> None:
-        """Keep the best of the incumbents, scored anew, and the fresh routes."""
-        routes = torch.stack([fresh.routes[name] for name in structure.names], -1)
-        scores = rank_routes(fresh, structure, scale, self._buffer_guide.score)
-        if self._buffer_guide.include_incumbent:
-            places, filled = self._buffer_guide.buffer.rows(rows)
-            incumbents = self._program.given(*args, routes=places)
-            incumbent = rank_routes(
-                incumbents, structure, scale, self._buffer_guide.score
-            )
-            routes, scores = join_incumbents(places, filled, incumbent, routes, scores)
+    ) -> Int[Tensor, "kept batch"]:
+        """Keep the best routes of a run; which they are."""
+        guide = self._buffer_guide
+        incumbents = filled if guide.include_incumbent else None
+        routes, scores = candidates(
+            run, structure, scale, guide.score, filled=incumbents
+        )
         if self._method.balance is not None:
             scores = balance_scores(
                 scores, routes, structure.n_choices, self._method.balance
             )
-        self._buffer_guide.buffer.keep_best(rows, routes, scores)
+        return guide.buffer.keep_best(rows, routes, scores)
 
     def _buffered(
-        self, rows: Tensor, args: tuple[Any, ...], structure: Structure, scale: float
+        self,
+        joint: Float[Tensor, "kept batch"],
+        filled: Bool[Tensor, "kept batch"],
+        n_data: float,
     ) -> Float[Tensor, ""]:
-        """sum_a w_a log p(y, a | x) over the buffer, per example."""
-        places, filled = self._buffer_guide.buffer.rows(rows)
-        terms = self._program.given(*args, routes=places)
-        # (C, B), or (C, 1) if static
-        joint = rank_routes(terms, structure, scale, "joint")
+        """sum_a w_a log p(y, a | x) over the buffer, per example.
+
+        Args:
+            joint: log p(y, a | x); of all data, (C, 1), where routes are static.
+            filled: Which places of the buffer hold a route.
+            n_data: Examples of the data.
+        """
         logits = joint.detach() if self._method.weights == "posterior" else 0 * joint
         weight = torch.softmax(logits.detach().masked_fill(~filled, -math.inf), 0)
         # Empty places weigh nothing, whatever the likelihood of what stands in them.
         value = (weight * joint.where(filled, 0.0)).sum(0)
-        n_data = scale * len(args[0])
-        return value.sum() / n_data if structure.static_sites else value.mean()
+        return value.sum() / n_data if self._buffer_guide.static else value.mean()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..models.routing import ProgramError, Record, Site, local_parameters
 from .assign import (
     drawn_value,
+    drawn_values,
     natural_values,
     particle_values,
     shared_values,
@@ -117,7 +118,7 @@ class RoutedProgram:
         def assign(site: Site, i: int) -> Tensor:
             if site.name in dims:
                 return support_values(site, dims[site.name] + 1 - self._nesting)
-            return drawn_value(site, shape)
+            return drawn_value(site.fn, shape)
 
         terms = self._try_broadcast("mix", args, assign, dims)
         if terms is None:
@@ -127,17 +128,23 @@ class RoutedProgram:
             )
         return terms._replace(dims=dims)
 
-    def sample(self, *args: Any, n_samples: int) -> Terms:
-        """Routes drawn from the routers: terms of shape (S, N)."""
-        self.structure(*args)
-        shape = (n_samples,) + (1,) * self._nesting
+    def sample(self, *args: Any, n_samples: int, given: Tensor | None = None) -> Terms:
+        """Routes drawn from the routers: terms of shape (S, N).
 
-        terms = self._try_broadcast(
-            "sample", args, lambda site, i: drawn_value(site, shape)
-        )
+        Args:
+            *args: The program's arguments.
+            n_samples: S.
+            given: (C, N, L) routes that are run as well, in the same run: terms are
+                then of shape (C + S, N), theirs first.
+        """
+        structure = self.structure(*args)
+        rows = () if given is None else given.unbind()
+        assign = drawn_values(structure, n_samples, given)
+        terms = self._try_broadcast("sample", args, assign)
         if terms is not None:
-            return expand_terms(terms, n_samples)
-        runs = [self._run(args, lambda site, i: None) for _ in range(n_samples)]
+            return expand_terms(terms, len(rows) + n_samples)
+        runs = [self._run(args, natural_values(structure.sites, row)) for row in rows]
+        runs += [self._run(args, lambda site, i: None) for _ in range(n_samples)]
         return stack_terms(runs)
 
     def broadcasts_samples(self, *args: Any) -> bool:

@@ -135,6 +135,14 @@ def expand_terms(terms: Terms, n_samples: int) -> Terms:
     return _map([terms], expand)
 
 
+def split_terms(terms: Terms, n_first: int) -> tuple[Terms, Terms]:
+    """The first of (C, N) routes, and the others."""
+    return (
+        _map([terms], lambda values: values[0][:n_first]),
+        _map([terms], lambda values: values[0][n_first:]),
+    )
+
+
 def stack_terms(runs: list[Terms]) -> Terms:
     """Runs of natural shape as one with a dimension of samples."""
     return _map(runs, torch.stack)._replace(runs=tuple(runs))

@@ -25,8 +25,10 @@ class ModuleBank(nn.Module):
     Under parallel enumeration, where ``route`` lists the modules on a dimension of its
     own, each module is evaluated once over the whole batch: M evaluations for each row
     of ``z``. A sampled ``route`` costs one evaluation for each of its rows: rows are
-    sorted by module. Both are right for every mixture: sampled after enumerated,
-    particles, outer plates. A relaxed route mixes all M modules' values.
+    sorted by module (where they are so few that this would take longer than all M
+    products, they are multiplied by all). Both are right for every mixture: sampled
+    after enumerated, particles, outer plates. A relaxed route mixes all M modules'
+    values.
 
     Modules of one architecture (chains of ``nn.Linear``, convolutions, pooling,
     ``nn.Flatten`` and elementwise functions) are copied into stacked parameters and

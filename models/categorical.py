@@ -81,6 +81,13 @@ class Categorical(dist.Categorical):
         new._set(self._wide(torch.Size(batch_shape)), self._distinct, self._axis)
         return new
 
+    def after(self, n: int) -> Categorical:
+        """The same without the first n of its leftmost batch dimension."""
+        table = self._table[n:] if self._axis else self._table[:, n:]
+        new = Categorical.__new__(Categorical)
+        new._set(table, table, self._axis)
+        return new
+
     def _wide(self, batch: torch.Size) -> Tensor:
         """The table expanded to another batch shape."""
         if self._axis:

@@ -37,6 +37,23 @@ class StackedAffine(nn.Module):
             return torch.bmm(h, weight)
         return torch.baddbmm(bias.unsqueeze(1), h, weight)
 
+    def masked(
+        self,
+        h: Float[Tensor, "rows into"],
+        mask: Float[Tensor, "rows m"],
+    ) -> Float[Tensor, "rows out"]:
+        """For each row its own module's map, as one product with all M.
+
+        Args:
+            h: Rows, in any order.
+            mask: One where a row goes to a module, zero elsewhere.
+        """
+        rows = (mask.unsqueeze(-1) * h.unsqueeze(-2)).flatten(1)  # (rows, M in)
+        weight = self.weight.flatten(0, 1)
+        if self.bias is None:
+            return rows @ weight
+        return torch.addmm(mask @ self.bias, rows, weight)
+
     def sorted(
         self,
         h: Float[Tensor, "rows into"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from .convolution import CONVOLUTIONS, StackedConvolution
 from .dispatch import StackedAffine, inverse
 
 Stacked = StackedAffine | StackedConvolution
+_MOST_MASKED = 2**19  # products of numbers: of so few, sorting rows takes longer
 
 
 class ModuleStack(nn.Module):
@@ -37,7 +39,11 @@ class ModuleStack(nn.Module):
         self.stages = nn.ModuleList(
             _stage(layers) for layers in zip(*chains, strict=True)
         )
-        self._sorts = any(isinstance(stage, StackedAffine) for stage in self.stages)
+        affine = [s.weight for s in self.stages if isinstance(s, StackedAffine)]
+        self._affine = bool(affine)
+        # Of all modules at one row; a narrow product takes as long as one of 32.
+        widths = [into * max(out, 32) for _, into, out in (w.shape for w in affine)]
+        self._cost = len(chains) * max(widths, default=0)
 
     def every(self, z: Float[Tensor, "*batch_into"]) -> Float[Tensor, "m *batch_out"]:
         """Each module's value at every row, each evaluated once over the batch."""
@@ -59,9 +65,17 @@ class ModuleStack(nn.Module):
     def chosen(
         self, z: Float[Tensor, "rows *into"], module: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows *out"]:
-        """Each row's own module alone: rows are sorted by module, then put back."""
-        if not self._sorts:
+        """Each row's own module: rows are sorted by module, then put back.
+
+        Where that would take longer than the arithmetic of all modules, it is one
+        product in which the other modules' rows are zero.
+        """
+        if not self._affine:
             return self._run(z, lambda stage, h: stage.chosen(h, module))
+        if len(z) * self._cost <= _MOST_MASKED:
+            places = torch.arange(self._n_modules, device=module.device)
+            mask = (module.unsqueeze(-1) == places).to(z.dtype)
+            return self._run(z, partial(_masked, module=module, mask=mask))
         module, order = module.sort()
         # Not bincount, which waits for an accelerator.
         places = torch.arange(self._n_modules, device=module.device)
@@ -105,6 +119,12 @@ class ModuleStack(nn.Module):
 
 def _every(stage: Stacked, h: Tensor) -> Tensor:
     return stage.every(h)
+
+
+def _masked(stage: Stacked, h: Tensor, *, module: Tensor, mask: Tensor) -> Tensor:
+    if isinstance(stage, StackedAffine):
+        return stage.masked(h, mask)
+    return stage.chosen(h, module)
 
 
 def _stage(layers: tuple[Any, ...]) -> nn.Module:

@@ -19,7 +19,7 @@ def make(setting):
     found = {k: torch.tensor(v) for k, v in layered_problem(setting).items()}
     x, y = found.pop("x"), found.pop("y")
     p = {name: value.requires_grad_() for name, value in found.items()}
-    optimiser = torch.optim.Adam(p.values(), lr=1e-3)
+    optimiser = torch.optim.Adam(p.values(), lr=1e-3, fused=True)
     samples = [setting["S"]] + [1] * (setting["L"] - 1)
     methods = [
         storch.method.ScoreFunction(

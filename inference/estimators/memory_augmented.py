@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...guides.buffer import RouteBuffer, Score
 from ...models.checks import check_choice, check_count
-from ..buffered import buffer_rows, join_incumbents, rank_routes
+from ..buffered import buffer_rows, candidates
 from ..objective import Method, Model, Objective
+from ..terms import split_terms
 from .whole import Scored, refuse_guide, require_whole, score_routes
 
 
@@ -114,26 +115,19 @@ class _MemoryObjective(Objective):
         scale = self._data_scale(len(x))
         rows = buffer_rows(buffer, len(x), index, static=bool(structure.static_sites))
         places, filled = buffer.rows(rows)
-        kept = self._program.given(*args, routes=places)
-        fresh = self._program.sample(*args, n_samples=self._method.n_samples)
-        routes = torch.stack([fresh.routes[name] for name in structure.names], -1)
+        run = self._program.sample(
+            *args, n_samples=self._method.n_samples, given=places
+        )
+        kept, fresh = split_terms(run, len(places))
+        routes, scores = candidates(run, structure, scale, by, filled=filled)
         value = split_expectation(
             score_routes(kept, structure, scale * len(x)),
             filled,
             score_routes(fresh, structure, scale * len(x)),
-            is_new(routes, places, filled),
+            is_new(routes[len(places) :], places, filled),
         )
-        with torch.no_grad():  # every rank is of this step: no route is evaluated again
-            buffer.keep_best(
-                rows,
-                *join_incumbents(
-                    places,
-                    filled,
-                    rank_routes(kept, structure, scale, by),
-                    routes,
-                    rank_routes(fresh, structure, scale, by),
-                ),
-            )
+        # Every rank is of this step: no route is evaluated again.
+        buffer.keep_best(rows, routes, scores.detach())
         return -value.mean()
 
 

@@ -76,11 +76,11 @@ def test_exact_evaluates_each_prefix_once(sizes, router_input):
         ("score-function", {"n_samples": 5}, 5, 1),
         ("importance", {"n_samples": 5}, 5, 1),
         ("amortised", {"n_samples": 5}, 5, 1),
-        ("hard-em", {"n_samples": 5}, 5 + 2, 3),
+        ("hard-em", {"n_samples": 5}, 5 + 2, 2),
         ("hard-em", {"n_samples": 5, "include_incumbent": False}, 5 + 1, 2),
-        ("topk-buffer", {"n_samples": 5, "capacity": 2}, 5 + 2 * 2, 3),
-        ("topk-buffer", {"n_samples": 5, "capacity": 2, "interval": 2}, 5 + 2, 2),
-        ("memory-augmented", {"n_samples": 5, "capacity": 2}, 5 + 2, 2),
+        ("topk-buffer", {"n_samples": 5, "capacity": 2}, 5 + 2, 1),
+        ("topk-buffer", {"n_samples": 5, "capacity": 2, "interval": 2}, 5 + 2, 1),
+        ("memory-augmented", {"n_samples": 5, "capacity": 2}, 5 + 2, 1),
         ("wake-sleep", {"n_samples": 5}, 2 * 5, 2),
     ],
 )
@@ -192,9 +192,10 @@ def kernels(method, n_modules, n=B, *, n_layers=3, **options):
 def test_no_kernel_is_launched_a_module_or_example(method):
     """Stacked banks are not looped over: M and B change sizes alone."""
     # One module more, and a choice where there was none, are of one kind: from 4 on.
-    # From 16 on the choices stand last in memory, which is another kind.
-    for few, many in (4, 7), (16, 64):
-        sizes = ((few, 6), (many, 6), (few, 60))
+    # Another are many rows, which are sorted, and another choices that stand last in
+    # memory, from 16 on.
+    for few, many, n, more in (4, 7, 6, 24), (4, 7, 600, 900), (16, 64, 200, 400):
+        sizes = ((few, n), (many, n), (few, more))
         counts = {kernels(method, m, n, n_layers=2).kernels for m, n in sizes}
         assert len(counts) == 1, sizes
 
