@@ -88,11 +88,12 @@ def _score_function(setting: Setting, folder: Path) -> Iterator[Ratio]:
         with peer(_python(library, folder), library.script, asked) as other:
             error = 6 * other.about["loss_error"]  # of fifty draws
             _same(library, router_elbo(setting), other.about["loss"], error)
-            title = _title(library, other)
-            if by_index:
+            title, wanted = _title(library, other), None
+            if by_index:  # as its users write it; the other has our dispatch
                 title = title.replace("storchastic", "storchastic, by index", 1)
+                wanted = 1 / 3
             yield ratio(
-                "score-function step", said(setting), ours, title, other, wanted=1 / 3
+                "score-function step", said(setting), ours, title, other, wanted=wanted
             )
 
 

@@ -104,19 +104,16 @@ def arithmetic(method: str, size: Size) -> tuple[float, float]:
     parameters = layers * m * d * (d + 1) + layers * d * m
     if method == "exact":
         into = [n * m**layer for layer in range(layers)]
-        out, runs = [rows * m for rows in into], 1.0
+        out = [rows * m for rows in into]
     else:
-        into = [n, *[n * s] * (layers - 1)]
-        out, runs = [n * s] * layers, 1.0
-        if method == "topk-buffer":  # incumbents in the E-step, the kept ones after it
-            runs = (s + 2 * k) / s
+        routes = s + k if method == "topk-buffer" else s
+        into = [n, *[n * routes] * (layers - 1)]
+        out = [n * routes] * layers
     work = sum(i * d * m + o * d * d for i, o in zip(into, out, strict=True))
     work += out[-1] * d * CLASSES + n * d * FEATURES
     kept = sum(i * m + o * d for i, o in zip(into, out, strict=True))
     kept += out[-1] * CLASSES + n * d
-    if method == "topk-buffer":
-        kept *= (s + k) / s
-    return runs * work + 16 * parameters, kept
+    return work + 16 * parameters, kept
 
 
 def peak_bytes(run: Callable[[], None]) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-_ALIGNMENT = 16  # bytes: what grouped_mm asks of every stride
+from .grouped import grouped_product
 
 
 class StackedAffine(nn.Module):
@@ -71,44 +70,6 @@ class StackedAffine(nn.Module):
         if self.bias is None:
             return out
         return self.bias.index_select(0, module).to(out.dtype).add_(out)
-
-
-def grouped_product(
-    h: Float[Tensor, "rows into"],
-    weight: Float[Tensor, "m into out"],
-    ends: Int[Tensor, " m"],
-) -> Float[Tensor, "rows out"]:
-    """Multiply consecutive segments of rows by a matrix each.
-
-    ``torch.nn.functional.grouped_mm`` where it applies: it refuses float64 (a loop over
-    segments stands in) and strides that are no multiple of 16 bytes (odd widths are
-    padded with zeros).
-
-    Args:
-        h: Rows; those of segment m end before row ``ends[m]``.
-        weight: A matrix for each segment.
-        ends: Ascending ends of the segments; empty ones are fine.
-
-    Returns:
-        The product, row by row. Its gradient must not be an expanded tensor
-        (``out.sum().backward()``) where it reaches grouped_mm directly; picking rows
-        from the result, as :class:`~latentroute.models.ModuleBank` does, avoids that.
-    """
-    device = h.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)  # torch's list lacks grouped_mm
-        h, weight = h.to(dtype), weight.to(dtype)
-    if h.dtype not in (torch.float32, torch.bfloat16):
-        sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
-        parts = [rows @ w for rows, w in zip(h.split(sizes), weight, strict=True)]
-        return torch.cat(parts)
-    into, out = weight.shape[-2:]
-    step = _ALIGNMENT // h.element_size()
-    pad_in, pad_out = -into % step, -out % step
-    if pad_in or pad_out:
-        h, weight = F.pad(h, (0, pad_in)), F.pad(weight, (0, pad_out, 0, pad_in))
-    product: Tensor = F.grouped_mm(h.contiguous(), weight, offs=ends.to(torch.int32))
-    return product[:, :out] if pad_out else product
 
 
 def inverse(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
