@@ -16,6 +16,7 @@ place of constraints.txt; empty means none, which leaves the build of torch to p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,7 +38,9 @@ COMPARE_DEFAULTS = {
     "--methods": "exact,score-function,hard-em,topk-buffer",
     "--seeds": "4",
     "--out": "runs/digits",
+    "--backend": "process",  # the same numbers, by every processor
 }
+GRACE = 5.0  # seconds in which an interrupted command has taken down what it began
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
@@ -258,7 +261,15 @@ def run(command: list[str], cwd: Path | None = None) -> int:
     from more, and on a busy machine the threads wait for each other.
     """
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run(command, cwd=cwd, check=False, env=environment).returncode
+    child = subprocess.Popen(command, cwd=cwd, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:  # a terminal sends it to the command, too
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+        raise
+    finally:
+        child.kill()  # does nothing to one that has ended
     return code if code >= 0 else 128 - code
 
 

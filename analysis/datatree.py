@@ -37,6 +37,7 @@ by :func:`~latentroute.analysis.match_chains`, which adds to `routing` each chai
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -319,6 +320,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES}
 
 
+@functools.cache  # each looks through the folders of all libraries
 def version(name: str) -> str:
     """The version of an installed library."""
     return metadata.version(name)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 UNMATCHED = -1
 TIE = 1e-12  # of the largest co-use: far below what an example makes, above rounding
@@ -48,6 +47,9 @@ def match_modules(
     co_use = reference.astype(np.float64).T @ found.astype(np.float64)  # (R, M)
     stay = TIE * co_use.max(initial=0.0) * np.eye(*co_use.shape)
     labels = np.full(found.shape[1], UNMATCHED, dtype=np.int64)
+    # Imported here: it takes half a second, which no training needs.
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(co_use + stay, maximize=True)
     labels[columns] = rows
     return labels

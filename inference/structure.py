@@ -240,6 +240,12 @@ class _ByteMeter(TorchDispatchMode):
         self._made: dict[str, int] = {"": 0}
         self._last = ""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Or torch would import all of its compiler, which takes a second, to say that
+        # the method below is not to be compiled.
+        return False
+
     def passed(self, name: str) -> None:
         """Say that a site has got its value."""
         self._last = name

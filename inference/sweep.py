@@ -10,7 +10,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .backends.base import Backend, Pool, WorkerDiedError
+from .backends.base import Backend, Ended, Pool, WorkerDiedError
+from .backends.told import Told
 from .sweep_folder import SweepFolder
 from .training_job import Job, Work, empty_run
 
@@ -73,6 +74,7 @@ class _Sweep:
         self._any_finished = bool(self.found)
         self.waiting = deque(job for job in jobs if job.name not in self.found)
         self._begun: dict[str, float] = {}
+        self._told: set[Told] = set()
         self._deaths: Counter[str] = Counter()
         if self.found:
             self._show(f"{len(self.found)} of {self._n_jobs} were done before")
@@ -86,7 +88,7 @@ class _Sweep:
                 self._begin(job)
                 pool.submit(job)
                 under_way += 1
-            ended = pool.collect()
+            ended = self._warned(pool.collect())
             under_way -= 1
             if not isinstance(ended.result, Exception):
                 self._keep(ended.job, ended.result)
@@ -101,6 +103,22 @@ class _Sweep:
         known = len(self.found) + len(self._begun)
         self._show(f"[{known}/{self._n_jobs}] {self._title(job)}")
         self._note("started", job)
+
+    def _warned(self, ended: Ended) -> Ended:
+        """Issue what a worker's run warned of; the same words are told of one run.
+
+        Where the filters make an error of a warning, it is the run's, as it would be
+        in one process: it must not end the others.
+        """
+        for told in ended.told:
+            if told in self._told:
+                continue
+            try:
+                told.issue(self._title(ended.job))
+            except Warning as error:
+                return ended._replace(result=type(error)(told.text))
+            self._told.add(told)
+        return ended
 
     def _keep(self, job: Job, tree: DataTree) -> None:
         """A run is there."""

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -199,10 +202,10 @@ def test_test_stops_at_the_first_failure_with_its_exit_code(dev, world, failing)
 
 def test_compare_runs_the_command_of_the_readme(dev, world):
     assert dev.main(["compare"]) == 0
-    assert world.ran[-1][-10:] == [
+    assert world.ran[-1][-12:] == [
         *("latentroute", "compare", "--task", "digits"),
         *("--methods", "exact,score-function,hard-em,topk-buffer"),
-        *("--seeds", "4", "--out", "runs/digits"),
+        *("--seeds", "4", "--out", "runs/digits", "--backend", "process"),
     ]
 
 
@@ -217,11 +220,12 @@ def test_bench_measures_everything_and_the_peers(dev, world):
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        (["--seeds=2"], {"--task", "--methods", "--out"}),
-        (["--task", "rules"], {"--methods", "--seeds"}),
-        (["--data", "a.csv", "--target", "y"], {"--methods", "--seeds"}),
+        (["--seeds=2"], {"--task", "--methods", "--out", "--backend"}),
+        (["--task", "rules"], {"--methods", "--seeds", "--backend"}),
+        (["--data", "a.csv", "--target", "y"], {"--methods", "--seeds", "--backend"}),
         (["--config", "a.yaml"], set()),
-        (["--json"], {"--task", "--methods", "--seeds", "--out"}),
+        (["--json"], {"--task", "--methods", "--seeds", "--out", "--backend"}),
+        (["--backend", "serial"], {"--task", "--methods", "--seeds", "--out"}),
     ],
 )
 def test_what_is_given_replaces_the_defaults(dev, given, kept):
@@ -262,6 +266,34 @@ def test_bad_usage(dev, capsys):
 def test_the_exit_code_of_a_signal(dev):
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert dev.run([sys.executable, "-S", "-c", kill]) == 128 + 9
+
+
+SLOW_TO_END = """
+import pathlib, signal, sys, time
+try:
+    pathlib.Path(sys.argv[1], "begun").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.6)  # longer than subprocess itself waits
+    pathlib.Path(sys.argv[1], "ended").touch()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals of POSIX")
+def test_an_interrupted_command_may_take_down_what_it_began(tmp_path):
+    run = "import runpy, sys; runpy.run_path(sys.argv[1])['run'](sys.argv[2:])"
+    slow = [sys.executable, "-S", "-c", SLOW_TO_END, str(tmp_path)]
+    whole = subprocess.Popen(
+        [sys.executable, "-c", run, str(ROOT / "dev.py"), *slow],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "begun").exists():
+        assert whole.poll() is None
+        time.sleep(0.02)
+    os.killpg(whole.pid, signal.SIGINT)  # as a terminal does
+    whole.wait(30)
+    assert (tmp_path / "ended").exists()
 
 
 def test_the_file_is_standard_library_alone():

@@ -229,7 +229,7 @@ def _boxes(
             linewidth=0.5,
             label=f"{column.name} {column.texts[i]}",
         )
-        axes.add_patch(box)
+        axes.add_artist(box)
         centre = tops[i] + share[i] / 2
         fits = centre - last_text if first else share[i]
         if fits < LINE * per_inch:
@@ -266,7 +266,7 @@ def _ribbons(
                 linewidth=0,
                 label=f"{name} {ends[1].name} {ends[1].texts[j]}",
             )
-            axes.add_patch(ribbon)
+            axes.add_artist(ribbon)  # add_patch looks for limits, which are given
             left[i] += width
             right[j] += width
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, StepPatch
 from numpy.typing import NDArray
 
 from ..groups import dataset
@@ -157,15 +157,17 @@ def _panel(
     edges = np.linspace(0, len(sort.values), len(order) + 1)
     below = np.zeros(len(order))
     for m in range(int(routing["n_choices"].values[site])):
-        axes.stairs(
+        stairs = StepPatch(
             top[:, m],
             edges,
-            baseline=below,
+            baseline=below,  # type: ignore[arg-type]  # stubs know of one number
             fill=True,
             color=colours[m],
             linewidth=0,
             label=f"module {m}",
         )
+        # not add_patch, which looks at every corner for limits that are given below
+        axes.add_artist(stairs)
         below = top[:, m]
     axes.set(xlim=(0, len(sort.values)), ylim=(0, 1), yticks=[0, 0.5, 1])
     axes.grid(False)

@@ -27,6 +27,7 @@ NOTE = "#666666"
 REFERENCE = "#333333"
 MARKERS = "osD^vPXp"
 DASHES = ("-", "--", "-.", ":")
+_WHITE = 0xFFFFFFFF  # all four bytes of a pixel
 
 
 @contextmanager
@@ -64,7 +65,7 @@ class StyledFigure(Figure):
             canvas: Any = FigureCanvasAgg(self)  # untyped
             self.set_dpi(dpi)
             canvas.draw()
-            pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+            pixels = np.asarray(canvas.buffer_rgba())
             self.set_dpi(own)
             margin = round(mpl.rcParams["savefig.pad_inches"] * dpi)
         buffer = BytesIO()
@@ -72,7 +73,8 @@ class StyledFigure(Figure):
         if cut is None:
             self.savefig(buffer, format="png")
         else:
-            imsave(buffer, np.ascontiguousarray(cut), format="png", dpi=dpi)
+            rgb = np.ascontiguousarray(cut[..., :3])
+            imsave(buffer, rgb, format="png", dpi=dpi)
         return buffer.getvalue()
 
     def _repr_png_(self) -> bytes:
@@ -80,11 +82,11 @@ class StyledFigure(Figure):
 
 
 def _cut(pixels: NDArray[np.uint8], margin: int) -> NDArray[np.uint8] | None:
-    """The pixels (rows, columns, 3) but for an empty border.
+    """The pixels (rows, columns, 4), of which none is transparent, less a white border.
 
     None where something touches the edge, and may go on beyond it.
     """
-    drawn = (pixels != 255).any(-1)
+    drawn = pixels.view(np.uint32)[..., 0] != _WHITE
     if drawn[[0, -1]].any() or drawn[:, [0, -1]].any() or not drawn.any():
         return None
     places = []

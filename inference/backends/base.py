@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...models.checks import check_count
 from ..training_job import Job, Work
+from .told import Told, keeping_warnings
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -23,10 +24,12 @@ class Ended(NamedTuple):
     Attributes:
         job: The job.
         result: The run, or why there is none.
+        told: Warnings that were kept, for the process that collects it to issue.
     """
 
     job: Job
     result: DataTree | Exception
+    told: tuple[Told, ...] = ()
 
 
 class Pool(ABC):
@@ -81,6 +84,13 @@ def attempt(work: Work, job: Job, *, progress: bool = False) -> Ended:
         return Ended(job, work[job.task](job, progress=progress))
     except Exception as error:
         return Ended(job, error)
+
+
+def attempt_silently(work: Work, job: Job) -> Ended:
+    """As :func:`attempt`, in a worker: its warnings come back with the run."""
+    with keeping_warnings() as told:
+        ended = attempt(work, job)
+    return ended._replace(told=tuple(told))
 
 
 def check_workers(workers: int | None, threads: int, retries: int) -> None:

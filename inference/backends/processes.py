@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -18,7 +19,14 @@ from typing import Any
 import torch
 
 from ..training_job import Job, Work
-from .base import Backend, Ended, Pool, WorkerDiedError, attempt, check_workers
+from .base import (
+    Backend,
+    Ended,
+    Pool,
+    WorkerDiedError,
+    attempt_silently,
+    check_workers,
+)
 from .sending import naming_what_cannot_be_sent, sendable
 
 _WORK_FILE = "work.pt"
@@ -73,7 +81,9 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, threads, str(file)), name="latentroute"
+            target=_serve,
+            args=(theirs, threads, str(file), gc.get_threshold()),
+            name="latentroute",
         )
         self.process.start()
         theirs.close()  # or its end would not be seen
@@ -131,16 +141,16 @@ class _Processes(Pool):
         try:
             if not worker.connection.poll():
                 raise EOFError  # dead, and it said nothing
-            result = pickle.loads(worker.connection.recv_bytes())
+            said: _Ready | Ended = pickle.loads(worker.connection.recv_bytes())
         except (EOFError, OSError):
             return Ended(job, self._buried(worker))
-        if isinstance(result, _Ready):
-            if result.refused:
-                raise RuntimeError(result.refused)
+        if isinstance(said, _Ready):
+            if said.refused:
+                raise RuntimeError(said.refused)
             self._any_was_ready = True
             return None
         worker.job = None
-        return Ended(job, result)
+        return said
 
     def _buried(self, worker: _Worker) -> WorkerDiedError:
         """How a dead worker ended; it is one no more."""
@@ -167,8 +177,14 @@ class _Ready:
     refused: str = ""
 
 
-def _serve(connection: Connection[Any, Any], threads: int, file: str) -> None:
+def _serve(
+    connection: Connection[Any, Any],
+    threads: int,
+    file: str,
+    collected_after: tuple[int, int, int],
+) -> None:
     """What a worker process does: job after job until its parent is gone."""
+    gc.set_threshold(*collected_after)  # as its parent has it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -189,7 +205,7 @@ def _serve(connection: Connection[Any, Any], threads: int, file: str) -> None:
             job = pickle.loads(connection.recv_bytes())
         except EOFError:
             return
-        connection.send_bytes(sendable(attempt(work, job).result))
+        connection.send_bytes(sendable(attempt_silently(work, job)))
 
 
 def _end_with_parent() -> None:

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from ..training_job import Job, Work
-from .base import Backend, Ended, Pool, WorkerDiedError, attempt, check_workers
+from .base import (
+    Backend,
+    Ended,
+    Pool,
+    WorkerDiedError,
+    attempt_silently,
+    check_workers,
+)
 from .sending import naming_what_cannot_be_sent, sendable
 
 
@@ -114,7 +121,8 @@ class _Tasks(Pool):
         job = self._jobs.pop(task)
         errors = self._ray.exceptions
         try:
-            return Ended(job, pickle.loads(self._ray.get(task)))
+            ended: Ended = pickle.loads(self._ray.get(task))
+            return ended
         except errors.RayTaskError as error:  # such as a module that is not there
             return Ended(job, RuntimeError(_sentence(error.cause or error)))
         except errors.RayError as error:
@@ -129,7 +137,7 @@ class _Tasks(Pool):
 def _train(work: Work, job: Job, threads: int) -> bytes:
     """One run, in a worker; as bytes, since Ray's own arrays cannot be written to."""
     torch.set_num_threads(threads)
-    return sendable(attempt(work, job).result)
+    return sendable(attempt_silently(work, job))
 
 
 def _imported() -> Any:

@@ -6,9 +6,13 @@ import pickle
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..training_job import Work
+from .base import Ended
+
+if TYPE_CHECKING:
+    from xarray import DataTree
 
 
 @contextmanager
@@ -47,17 +51,21 @@ def _check(
         ) from cause
 
 
-def sendable(result: Any) -> bytes:
-    """A run, or the error in its place, as bytes; an error with its traceback."""
+def sendable(ended: Ended) -> bytes:
+    """How a job ended as bytes; an error with its traceback."""
+    return pickle.dumps(ended._replace(result=_sendable_result(ended.result)))
+
+
+def _sendable_result(result: DataTree | Exception) -> DataTree | Exception:
+    """A run, or an error in its place that can be sent and read."""
     if not isinstance(result, Exception):
-        return pickle.dumps(result)
+        return result
     lines = "".join(traceback.format_exception(result))
     result.add_note(f"in a worker:\n{lines}")
     try:
-        message = pickle.dumps(result)
-        pickle.loads(message)  # some errors can be written and not read
+        pickle.loads(pickle.dumps(result))  # some can be written and not read
     except Exception:
         error = RuntimeError(f"{type(result).__name__}: {result}")
         error.add_note(f"in a worker:\n{lines}")
-        return pickle.dumps(error)
-    return message
+        return error
+    return result

@@ -74,6 +74,7 @@ def test_the_traceback_is_shown_on_demand(run, capsys, monkeypatch):
 
 def test_a_warning_is_one_line(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(cli.gc, "set_threshold", lambda objects: None)
     monkeypatch.setattr(cli.sys, "argv", ["latentroute", "methods"])
     monkeypatch.setattr(cli.Command, "load", lambda command: lambda words: 0)
     assert cli.main() == 0

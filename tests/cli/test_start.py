@@ -27,6 +27,32 @@ sys.exit(cli.main(["closed"]))
 """
 
 
+TRYING_OUT = """
+import sys
+import torch
+from latentroute.analysis import to_datatree
+from latentroute.inference import METHODS, default_network
+from latentroute.inference.applies import try_methods
+from latentroute.tasks import load
+task = load("clusters", n_train=20, n_valid=5, n_test=5)
+methods = {name: METHODS[name] for name in ("exact", "score-function", "hard-em")}
+make = lambda: (default_network(task), None)
+tried = try_methods(make, methods, task.train.x, task.train.y, batch_size=8)
+to_datatree(make()[0], task.test, draws=2)
+assert len(tried.evaluations) == 3
+heavy = "torch._dynamo", "scipy.optimize", "scipy.stats"
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_what_comes_before_training_imports_neither_a_compiler_nor_scipy():
+    """A second and more, which a comparison would wait for."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRYING_OUT], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_help_needs_no_torch_and_a_closed_pipe_is_no_failure():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *HEAVY],

@@ -27,7 +27,7 @@ FAST = {"steps": 10, "draws": 2}
 
 # Where it is imported from, a worker that is killed once, and only a worker.
 MORTAL = """
-    import multiprocessing, os, pathlib, signal
+    import multiprocessing, os, pathlib, signal, warnings
     from latentroute.inference import default_network
 
     MARK = pathlib.Path(__file__).with_suffix(".killed")
@@ -40,6 +40,8 @@ MORTAL = """
         if is_worker() and not MARK.exists():
             MARK.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if is_worker():
+            warnings.warn("odd", RuntimeWarning)
         return default_network(task, n_modules=3)
 """
 
@@ -105,8 +107,11 @@ def test_the_table_is_that_of_one_process_with_a_worker_killed(
             **DIGITS, **FAST, model=mortal, backend=name, workers=2,
             folder=tmp_path / "out",
         )  # fmt: skip
-    assert capfd.readouterr().out == ""  # it is for results
-    (line,) = {str(warning.message) for warning in told}
+    captured = capfd.readouterr()
+    assert captured.out == ""  # it is for results
+    assert "odd" not in captured.err  # said by the worker itself
+    odd, line = sorted((str(w.message) for w in told), key=len)
+    assert odd.startswith("odd (in ")  # once, of the first run that ended
     assert "its worker" in line and "it is begun again (1 of at most 2 times)" in line
     assert_same(tree, expected)
     runs = [run for m in DIGITS["methods"] for run in tree[m].children.values()]
