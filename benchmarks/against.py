@@ -91,8 +91,7 @@ def _score_function(setting: Setting, folder: Path) -> Iterator[Ratio]:
             title, wanted = _title(library, other), None
             if by_index:  # as its users write it; the other has our dispatch
                 title = title.replace("storchastic", "storchastic, by index", 1)
-                # At SMALL's width hand-written torch takes more than a third itself.
-                wanted = 1 / 3 if setting["D"] > SMALL["D"] else None
+                wanted = 1 / 3
             yield ratio(
                 "score-function step", said(setting), ours, title, other, wanted=wanted
             )

@@ -38,8 +38,9 @@ def compiled_steps() -> Iterator[Ratio]:
 
 def sampled_steps() -> Iterator[Ratio]:
     """A score-function step with S = 8 samples, at several numbers of modules."""
-    for n, n_modules in ((32, 4), (256, 4), (256, 16), (256, 64), (256, 256)):
-        setting = {"B": n, "L": 2, "M": n_modules, "D": 64, "S": 8}
+    sizes = ((32, 4, 8), (32, 4, 64), *((256, m, 64) for m in (4, 16, 64, 256)))
+    for n, n_modules, width in sizes:
+        setting = {"B": n, "L": 2, "M": n_modules, "D": width, "S": 8}
         pair = steps("score-function", setting)
         yield ratio(
             "score-function step",

@@ -113,7 +113,7 @@ class RouteBuffer(nn.Module):
         index: Int[Tensor, " batch"],
         candidates: Int[Tensor, "candidates batch sites"],
         scores: Float[Tensor, "candidates batch"],
-    ) -> Int[Tensor, "kept batch"]:
+    ) -> tuple[Int[Tensor, "kept batch"], Bool[Tensor, "kept batch"]]:
         """Replace the examples' routes by the best distinct candidates.
 
         Among equal scores the earlier candidate wins, so incumbents go first.
@@ -125,7 +125,8 @@ class RouteBuffer(nn.Module):
                 candidates are kept only where nothing better is there.
 
         Returns:
-            (min(C, K), B) which candidates were kept, the best first.
+            (min(C, K), B) which candidates were kept, the best first, and whether their
+            places count as filled: those of a route that stands there already do not.
         """
         kept = min(len(candidates), self.capacity)
         scores = scores.nan_to_num(-math.inf, math.inf, -math.inf)
@@ -143,9 +144,10 @@ class RouteBuffer(nn.Module):
 
         write(self.routes, candidates.gather(0, width))
         write(self.scores, scores.gather(0, order))
-        write(self.filled, ~repeated.gather(0, order))
+        filled = ~repeated.gather(0, order)
+        write(self.filled, filled)
         self.filled[at, kept:] = False
-        return order
+        return order, filled
 
 
 def _read(values: Tensor, index: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..guides.buffer import BufferGuide, Score
@@ -39,8 +39,7 @@ class TopKBuffer(Method):
     is hard EM of as many proposals; capacity |A| with w_fresh = 0 has the exact
     marginal's gradient. Unlike the reference text's plain mean over fresh and buffered
     routes, a buffered route's reward here never pushes it down. Cost: S + K evaluations
-    an example in one run; S + 2 K in two with w_fresh = 0, whose E-step needs no
-    gradient.
+    an example in one run; with w_fresh = 0, S + 2 K in two, the first without gradient.
 
     Args:
         capacity: K, routes kept an example.
@@ -238,15 +237,15 @@ class _BufferObjective(Objective):
             compete = guide.include_incumbent or not e_step
             run = self._both(args, places if compete else None)
         if e_step and run is not None:
-            kept = self._e_step(run, filled, rows, structure, scale)
-            places, filled = guide.buffer.rows(rows)
+            kept, filled = self._e_step(run, filled, rows, structure, scale)
         if run is None or not method.w_fresh:
+            places, filled = guide.buffer.rows(rows)
             terms = self._program.given(*args, routes=places)
             joint = rank_routes(terms, structure, scale, "joint")
             return -method.w_buffer * self._buffered(joint, filled, scale * len(x))
         joint = rank_routes(run, structure, scale, "joint")
         joint = joint[: len(places)] if kept is None else joint.gather(0, kept)
-        value = self._buffered(joint, filled[: len(joint)], scale * len(x))
+        value = self._buffered(joint, filled, scale * len(x))
         fresh = split_terms(run, len(run.likelihood) - guide.n_samples)[1]
         elbo = elbo_of(fresh, fresh.prior, static=static, n_data=scale * len(x))
         advantage = leave_one_out(elbo.detach())
@@ -255,11 +254,9 @@ class _BufferObjective(Objective):
 
     def _both(self, args: tuple[Any, ...], places: Tensor | None) -> Terms:
         """One run of the buffered routes, if they compete, and of S fresh ones."""
-        learns = torch.is_grad_enabled() and self._method.w_fresh > 0
-        with torch.set_grad_enabled(learns):
-            return self._program.sample(
-                *args, n_samples=self._buffer_guide.n_samples, given=places
-            )
+        learns, s = self._method.w_fresh > 0, self._buffer_guide.n_samples
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            return self._program.sample(*args, n_samples=s, given=places)
 
     @torch.no_grad()
     def _e_step(
@@ -269,8 +266,8 @@ class _BufferObjective(Objective):
         rows: Tensor,
         structure: Structure,
         scale: float,
-    ) -> Int[Tensor, "kept batch"]:
-        """Keep the best routes of a run; which they are."""
+    ) -> tuple[Tensor, Tensor]:
+        """Keep the best routes of a run; which they are, and their places filled."""
         guide = self._buffer_guide
         incumbents = filled if guide.include_incumbent else None
         routes, scores = candidates(

@@ -26,7 +26,8 @@ class ModuleBank(nn.Module):
     own, each module is evaluated once over the whole batch: M evaluations for each row
     of ``z``. A sampled ``route`` costs one evaluation for each of its rows: rows are
     sorted by module (where they are so few that this would take longer than all M
-    products, they are multiplied by all). Both are right for every mixture: sampled
+    products, they are multiplied by all, and a weight that is not finite spoils those
+    of other modules too). Both are right for every mixture: sampled
     after enumerated, particles, outer plates. A relaxed route mixes all M modules'
     values.
 

@@ -43,6 +43,9 @@ class StackedAffine(nn.Module):
     ) -> Float[Tensor, "rows out"]:
         """For each row its own module's map, as one product with all M.
 
+        Cost: rows times M times into times out multiplications, and rows times M times
+        into numbers that are kept. A weight that is not finite spoils every row.
+
         Args:
             h: Rows, in any order.
             mask: One where a row goes to a module, zero elsewhere.

@@ -1,4 +1,4 @@
-"""M modules of one architecture as one, evaluated without a loop over them."""
+"""M modules of one architecture as one, evaluated by products of all or of groups."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class ModuleStack(nn.Module):
         if not self._affine:
             return self._run(z, lambda stage, h: stage.chosen(h, module))
         if len(z) * self._cost <= _MOST_MASKED:
-            places = torch.arange(self._n_modules, device=module.device)
-            mask = (module.unsqueeze(-1) == places).to(z.dtype)
+            mask = z.new_zeros(len(z), self._n_modules)
+            mask.scatter_(1, module.unsqueeze(1), 1.0)  # which refuses other routes
             return self._run(z, partial(_masked, module=module, mask=mask))
         module, order = module.sort()
         # Not bincount, which waits for an accelerator.

@@ -430,6 +430,13 @@ def test_a_state_dict_goes_round():
         assert torch.equal(one(z, route), two(z, route))
 
 
+@pytest.mark.parametrize("wrong", [M, -1])
+def test_a_module_that_is_not_there(wrong):
+    bank = ModuleBank(make(linears, 2, 2))
+    with pytest.raises((IndexError, RuntimeError), match=r"range|bounds|split"):
+        bank(data(4, 2), torch.tensor([0, 1, wrong, 2]))
+
+
 def test_bad_banks():
     with pytest.raises(ValueError, match="a bank needs at least one module"):
         ModuleBank([])

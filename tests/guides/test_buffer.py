@@ -271,3 +271,19 @@ def test_bad_guides():
         with pytest.raises(ValueError) as error:
             BufferGuide(["a"], [2], 4, **options)
         assert text in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_kept_of_an_example_that_stands_twice_in_a_batch():
+    """Each time its own candidates and flags, whatever the other time writes."""
+    generator = torch.Generator().manual_seed(0)
+    candidates = torch.randint(2, (4, 2, 2), generator=generator)
+    candidates[:, 0] = 1  # one route four times
+    scores = torch.randn(4, 2, generator=generator)
+    both = RouteBuffer(1, (2, 2), capacity=3, seed=0)
+    order, filled = both.keep_best(torch.tensor([0, 0]), candidates, scores)
+    for i in range(2):
+        alone = RouteBuffer(1, (2, 2), capacity=3, seed=0)
+        found = alone.keep_best(torch.tensor([0]), candidates[:, [i]], scores[:, [i]])
+        assert torch.equal(found[0], order[:, [i]])
+        assert torch.equal(found[1], filled[:, [i]])
+    assert filled[:, 0].tolist() == [True, False, False]

@@ -158,18 +158,31 @@ def test_no_weight_on_the_buffer_is_the_score_function(routing):
         )
 
 
-def test_the_two_parts_are_added_with_their_weights():
-    net, (x, y) = make_net(), make_data()
+@both_routings
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"include_incumbent": False, "capacity": 6, "n_samples": 2},
+        {"interval": 2},
+        {"interval": 2, "include_incumbent": False},
+    ],
+    ids=str,
+)
+def test_the_two_parts_are_added_with_their_weights(options, routing):
+    """With both parts in one run, and with none fresh, where the buffer has its own."""
+    net, (x, y) = make_net(routing), make_data()
     parameters = list(net.parameters())
 
-    def loss(w_fresh, w_buffer):
-        objective = build(
-            "topk-buffer", net, n_data=N, seed=6, w_fresh=w_fresh, w_buffer=w_buffer
-        )
-        return truth.gradient(objective(x, y), parameters)
+    def losses(w_fresh, w_buffer):
+        weights = {"w_fresh": w_fresh, "w_buffer": w_buffer}
+        objective = build("topk-buffer", net, n_data=N, seed=6, **weights, **options)
+        # Two steps: with nothing fresh, none is drawn in the second of an interval.
+        return [truth.gradient(objective(x, y), parameters) for _ in range(2)]
 
-    both = loss(0.3, 2.0)
-    truth.assert_agree(both, 0.3 * loss(1.0, 0.0) + 2.0 * loss(0.0, 1.0))
+    parts = zip(losses(0.3, 2.0), losses(1.0, 0.0), losses(0.0, 1.0), strict=True)
+    for both, fresh, buffered in parts:
+        truth.assert_agree(both, 0.3 * fresh + 2.0 * buffered)
 
 
 def test_scores_are_computed_anew_with_the_parameters_of_now():

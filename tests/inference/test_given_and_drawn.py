@@ -2,6 +2,8 @@
 
 import warnings
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from latentroute.inference.assign import drawn_values
 from latentroute.inference.program import RoutedProgram
 from latentroute.inference.terms import split_terms
 from latentroute.models import LayeredNetwork
+from latentroute.models.categorical import Categorical
 from tests import brute_force as truth
 from tests.exact import programs
 
@@ -100,3 +103,33 @@ def test_a_route_put_in_the_wrong_place_is_found_out(monkeypatch):
     given, _ = split_terms(program.sample(*args, n_samples=S, given=places), C)
     alone = program.given(*args, routes=places)
     assert not torch.allclose(given.likelihood, alone.likelihood)
+
+
+KINDS = {
+    "ours, choices last": Categorical,
+    "ours, choices first": lambda z: Categorical.choices_first(z.movedim(-1, 0)),
+    "pyro's": lambda z: dist.Categorical(logits=z),
+    "one-hot": lambda z: dist.OneHotCategorical(logits=z),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_route_is_drawn_given_its_own_particles_earlier_one(kind):
+    """b copies a: drawn from another particle's router, it would be another choice."""
+    m = 3
+    table = 1e4 * torch.eye(m)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            a = pyro.sample("a", dist.Categorical(logits=torch.zeros(len(x), m)))
+            pyro.sample("b", KINDS[kind](table[a]))
+            return pyro.sample("y", dist.Normal(a.float(), 1.0), obs=y)
+
+    torch.manual_seed(0)
+    x = torch.zeros(5)
+    terms = RoutedProgram(model).sample(
+        x, x, n_samples=20, given=torch.randint(m, (C, 5, 2))
+    )
+    _, fresh = split_terms(terms, C)
+    assert torch.equal(fresh.routes["a"], fresh.routes["b"])
+    assert len(fresh.routes["a"].unique()) == m
