@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ from latentroute.inference.training_job import Job
 FAST = {"steps": 2, "draws": 2, "batch_size": 8}
 CLUSTERS = tasks.load("clusters", n_train=40, n_valid=10, n_test=10)
 JOB = Job("clusters", "exact", 1, {})
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Workers import this file by its name, wherever the tests were begun."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
 
 
 class OddWarning(UserWarning):
