@@ -17,6 +17,7 @@ from .stack import stack
 
 Combine = Literal["add", "concatenate"]
 Duplicates = Literal["once", "each"]
+_FEW_NUMBERS = 2**14  # of so many, gather moves them faster than index_select rows
 
 
 class ModuleBank(nn.Module):
@@ -24,18 +25,19 @@ class ModuleBank(nn.Module):
 
     Under parallel enumeration, where ``route`` lists the modules on a dimension of its
     own, each module is evaluated once over the whole batch: M evaluations for each row
-    of ``z``. A sampled ``route`` costs one evaluation for each of its rows: rows are
-    sorted by module (where they are so few that this would take longer than all M
-    products, they are multiplied by all, and a weight that is not finite spoils those
-    of other modules too). Both are right for every mixture: sampled
-    after enumerated, particles, outer plates. A relaxed route mixes all M modules'
-    values.
+    of ``z``. A sampled ``route`` costs one evaluation for each of its rows, and no more
+    than M for each row of ``z``: rows are sorted by module. Both are right for every
+    mixture: sampled after enumerated, particles, outer plates. A relaxed route mixes
+    all M modules' values.
 
     Modules of one architecture (chains of ``nn.Linear``, convolutions, pooling,
     ``nn.Flatten`` and elementwise functions) are copied into stacked parameters and
     evaluated by batched and grouped products, at a cost that does not grow with M where
     routes are sampled; others (any ``nn.Module`` or plain function of rows,
-    differentiable or not) stay a list, called on the rows that chose them.
+    differentiable or not) stay a list, called on the rows that chose them. Stacked
+    modules are all evaluated and the chosen values picked where a row of ``z`` has M
+    routes or more, or where rows are so few that sorting takes longer than M products;
+    a weight that is not finite then spoils other modules' gradients too.
 
     With several slots, ``bank(z, [a_1, .. a_K])`` adds or concatenates the chosen
     modules' values. A module chosen by several slots counts once by default, as in the
@@ -83,6 +85,7 @@ class ModuleBank(nn.Module):
         self.combine = combine
         self.duplicates = duplicates
         stacked = stack(list(modules), event_dim)
+        self._stacked = stacked is not None
         self._evaluate = stacked or _ModuleList(modules, event_dim)
 
     def forward(
@@ -103,9 +106,9 @@ class ModuleBank(nn.Module):
         """
         routes = [route] if isinstance(route, Tensor) else list(route)
         if len(routes) == 1:
-            return self._value(z, routes[0], lambda: self._evaluate.every(z))
+            return self._value(z, routes[0], lambda: self._evaluate.every(z), 1)
         every = cache(lambda: self._evaluate.every(z))  # (M, *batch, out), for all
-        values = [self._value(z, a, every) for a in routes]
+        values = [self._value(z, a, every, len(routes)) for a in routes]
         # How many dimensions a module gives.
         out_dim = values[0].dim() - max(z.dim() - self.event_dim, routes[0].dim())
         if self.duplicates == "once":
@@ -125,7 +128,9 @@ class ModuleBank(nn.Module):
             return total
         return torch.cat(torch.broadcast_tensors(*values), -out_dim)
 
-    def _value(self, z: Tensor, route: Tensor, every: Callable[[], Tensor]) -> Tensor:
+    def _value(
+        self, z: Tensor, route: Tensor, every: Callable[[], Tensor], n_slots: int
+    ) -> Tensor:
         n_batch = z.dim() - self.event_dim
         relaxation = relaxation_of(route)
         if relaxation is not None:
@@ -140,9 +145,12 @@ class ModuleBank(nn.Module):
             return own.movedim(0, axis)
         batch, rows_of, into = route.shape, z.shape[:n_batch], z.shape[n_batch:]
         if batch != rows_of:
+            n_more = max(0, len(batch) - n_batch)
             # broadcast_shapes takes as long as a product.
-            if batch[max(0, len(batch) - len(rows_of)) :] != rows_of:
+            if batch[n_more:] != rows_of:
                 batch = torch.broadcast_shapes(rows_of, batch)
+            elif self._stacked and n_slots * batch[:n_more].numel() >= self.n_modules:
+                return _pick(every(), n_batch, route)
             z, route = z.expand(*batch, *into), route.expand(batch)
         rows, module = z.reshape(-1, *into), route.reshape(-1).long()
         chosen = self._evaluate.chosen(rows, module)
@@ -223,6 +231,21 @@ def _place(every: Tensor, batch: int, position: int) -> Tensor:
         return placed
     axis = batch - position  # of `batch`, of size 1: the route is new to z there
     return every.squeeze(1 + axis).movedim(0, axis)
+
+
+def _pick(every: Tensor, n_batch: int, route: Tensor) -> Tensor:
+    """Of (M, *batch, *out) values, those that routes (*more, *batch) chose."""
+    out, n_rows = every.shape[1 + n_batch :], every.shape[1 : 1 + n_batch].numel()
+    if route.numel() * out.numel() <= _FEW_NUMBERS:
+        at = route.long().reshape(-1, n_rows, 1).expand(-1, -1, out.numel())
+        values = every if every.dim() == 3 else every.reshape(-1, *at.shape[1:])
+        picked = values.gather(0, at)
+    else:
+        rows = torch.arange(n_rows, device=route.device)
+        at = rows.add(route.reshape(-1, n_rows), alpha=n_rows)
+        picked = every.flatten(0, n_batch).index_select(0, at.flatten())
+    shape = (*route.shape, *out)
+    return picked if picked.shape == shape else picked.view(shape)
 
 
 def _mix(every: Tensor, weights: Tensor, batch: int) -> Tensor:

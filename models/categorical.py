@@ -109,6 +109,8 @@ class Categorical(dist.Categorical):
             if more > 0 and _marked(value) == id(self) and shape[0] == self._num_events:
                 return self._spread(more - 1)  # every choice, on a dimension of its own
             if more > 0 and shape[more:] == batch:
+                if self._axis == 0 and more == len(batch) == 1:
+                    return table.gather(0, value.long())  # without expanding it
                 table = self._wide(shape)
             elif more <= 0 and shape and shape == batch[-more:]:
                 value = value.expand(batch)

@@ -36,25 +36,26 @@ class StackedAffine(nn.Module):
             return torch.bmm(h, weight)
         return torch.baddbmm(bias.unsqueeze(1), h, weight)
 
-    def masked(
-        self,
-        h: Float[Tensor, "rows into"],
-        mask: Float[Tensor, "rows m"],
+    def picked(
+        self, h: Float[Tensor, "rows into"], module: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows out"]:
-        """For each row its own module's map, as one product with all M.
+        """For each row its own module's map, out of one product with all M.
 
         Cost: rows times M times into times out multiplications, and rows times M times
-        into numbers that are kept. A weight that is not finite spoils every row.
+        out numbers.
 
         Args:
             h: Rows, in any order.
-            mask: One where a row goes to a module, zero elsewhere.
+            module: Which module each row goes to.
         """
-        rows = (mask.unsqueeze(-1) * h.unsqueeze(-2)).flatten(1)  # (rows, M in)
-        weight = self.weight.flatten(0, 1)
+        m, into, out = self.weight.shape
+        weight = self.weight.transpose(0, 1).reshape(into, -1)  # (into, M out)
         if self.bias is None:
-            return rows @ weight
-        return torch.addmm(mask @ self.bias, rows, weight)
+            every = h @ weight
+        else:
+            every = torch.addmm(self.bias.flatten(), h, weight)
+        own = module.view(-1, 1, 1).expand(-1, 1, out)
+        return every.view(-1, m, out).gather(1, own).squeeze(1)
 
     def sorted(
         self,

@@ -16,7 +16,7 @@ from .convolution import CONVOLUTIONS, StackedConvolution
 from .dispatch import StackedAffine, inverse
 
 Stacked = StackedAffine | StackedConvolution
-_MOST_MASKED = 2**19  # products of numbers: of so few, sorting rows takes longer
+_MOST_PICKED = 2**20  # products of numbers: of so few, sorting rows takes longer
 
 
 class ModuleStack(nn.Module):
@@ -39,11 +39,9 @@ class ModuleStack(nn.Module):
         self.stages = nn.ModuleList(
             _stage(layers) for layers in zip(*chains, strict=True)
         )
-        affine = [s.weight for s in self.stages if isinstance(s, StackedAffine)]
+        affine = [s.weight.numel() for s in self.stages if isinstance(s, StackedAffine)]
         self._affine = bool(affine)
-        # Of all modules at one row; a narrow product takes as long as one of 32.
-        widths = [into * max(out, 32) for _, into, out in (w.shape for w in affine)]
-        self._cost = len(chains) * max(widths, default=0)
+        self._cost = max(affine, default=0)  # of all modules at one row
 
     def every(self, z: Float[Tensor, "*batch_into"]) -> Float[Tensor, "m *batch_out"]:
         """Each module's value at every row, each evaluated once over the batch."""
@@ -67,15 +65,13 @@ class ModuleStack(nn.Module):
     ) -> Float[Tensor, "rows *out"]:
         """Each row's own module: rows are sorted by module, then put back.
 
-        Where that would take longer than the arithmetic of all modules, it is one
-        product in which the other modules' rows are zero.
+        Where that would take longer than the arithmetic of all modules, its own is
+        picked out of one product with all.
         """
         if not self._affine:
             return self._run(z, lambda stage, h: stage.chosen(h, module))
-        if len(z) * self._cost <= _MOST_MASKED:
-            mask = z.new_zeros(len(z), self._n_modules)
-            mask.scatter_(1, module.unsqueeze(1), 1.0)  # which refuses other routes
-            return self._run(z, partial(_masked, module=module, mask=mask))
+        if len(z) * self._cost <= _MOST_PICKED:
+            return self._run(z, partial(_picked, module=module))
         module, order = module.sort()
         # Not bincount, which waits for an accelerator.
         places = torch.arange(self._n_modules, device=module.device)
@@ -108,7 +104,9 @@ class ModuleStack(nn.Module):
         fresh = False  # whether h is an affine map's value, that nothing else holds
         for stage in self.stages:
             if isinstance(stage, Stacked):
-                h, fresh = evaluate(stage, h), isinstance(stage, StackedAffine)
+                h = evaluate(stage, h)
+                # Work in place on a view is done twice in the backward pass.
+                fresh = isinstance(stage, StackedAffine) and not h._is_view()
                 n_modules = self._n_modules if evaluate is _every else None
             elif n_modules is not None and type(stage) in _BY_ROWS:
                 h, fresh = stage(h.flatten(0, 1)).unflatten(0, (n_modules, -1)), False
@@ -121,9 +119,9 @@ def _every(stage: Stacked, h: Tensor) -> Tensor:
     return stage.every(h)
 
 
-def _masked(stage: Stacked, h: Tensor, *, module: Tensor, mask: Tensor) -> Tensor:
+def _picked(stage: Stacked, h: Tensor, *, module: Tensor) -> Tensor:
     if isinstance(stage, StackedAffine):
-        return stage.masked(h, mask)
+        return stage.picked(h, module)
     return stage.chosen(h, module)
 
 

@@ -86,7 +86,7 @@ DTYPES = (torch.float32, torch.float64)
 @pytest.fixture(params=[2**19, 0], ids=["few", "sorted"], autouse=True)
 def few(request, monkeypatch):
     """Each way to send rows to their modules: all small here, they take the first."""
-    monkeypatch.setattr("latentroute.models.stack._MOST_MASKED", request.param)
+    monkeypatch.setattr("latentroute.models.stack._MOST_PICKED", request.param)
 
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
