@@ -18,6 +18,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..models.checks import shapes_alone
 from .precision import narrow_types
+from .random import random_state, same_random_state, set_random_state
+from .structure import untouched_randomness
 
 Compiler = Literal["capture", "inductor"]
 Key = tuple[Any, ...]
@@ -33,7 +35,8 @@ class CapturedLoss:
     """A loss that runs as a captured graph where that gives the program's own values.
 
     A graph is made for each new shape of the batch, and trusted after it has agreed
-    with the program, in value and gradient, on two batches. Where the program cannot be
+    with the program, in value and gradient, on two batches; where it draws, from the
+    same random numbers, of which it must take as many. Where the program cannot be
     captured (Python that looks at tensors' values) or the two disagree, the program
     itself runs, and the log says so, once. Python state that changes as training goes
     on (a temperature in an attribute) is captured as it stood, but for ``train()`` and
@@ -49,11 +52,19 @@ class CapturedLoss:
 
     Attributes:
         n_captures: Graphs made so far: shapes met.
+
+    Raises:
+        ValueError: If the model is no ``nn.Module``.
     """
 
     def __init__(
-        self, loss: Callable[..., Tensor], model: nn.Module, compiler: Compiler
+        self, loss: Callable[..., Tensor], model: object, compiler: Compiler
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                "compile needs a model that is an nn.Module, whose parameters a graph "
+                f"can be given, got {type(model).__name__}"
+            )
         self._loss = loss
         self._module = _LossModule(loss, model)
         self._parts = list(model.modules())
@@ -83,6 +94,7 @@ class CapturedLoss:
 
     def _tried(self, key: Key, named: Mapping[str, Tensor], args: Any) -> Tensor:
         """The program's own loss, and whether the graph gives the same."""
+        before = random_state()
         loss = self._loss(*args)
         if not torch.is_grad_enabled():
             return loss
@@ -92,8 +104,11 @@ class CapturedLoss:
             if key not in self._graphs:
                 self._graphs[key] = self._capture(named, args)
                 self._agreed[key] = 0
-            leaves = _detached(named.values())
-            value, *gradients = self._graphs[key](*leaves, *_tensors(args))
+            leaves, after = _detached(named.values()), random_state()
+            with untouched_randomness():
+                set_random_state(before)
+                value, *gradients = self._graphs[key](*leaves, *_tensors(args))
+                drew_as_many = same_random_state(after)
         except Exception as error:  # whatever tracing or a compiler raises
             reason = str(error).strip().splitlines() or [""]
             return self._refuse(f"{type(error).__name__}: {reason[0]}", loss)
@@ -101,6 +116,8 @@ class CapturedLoss:
         own = torch.autograd.grad(
             loss, weights, retain_graph=True, allow_unused=True, materialize_grads=True
         )
+        if not drew_as_many:
+            return self._refuse("the graph draws another number of times", loss)
         if not _agree([value, *gradients], [loss.detach(), *own]):
             return self._refuse("the graph gives other values", loss)
         self._agreed[key] += 1
@@ -129,6 +146,9 @@ class CapturedLoss:
         with shapes_alone(), pyro.validation_enabled(False):
             graph: GraphModule = trace(*leaves, *_tensors(args))
         self.n_captures += 1
+        for node in graph.graph.nodes:  # nothing is recorded when it runs
+            if node.target is torch.ops.aten.detach.default:
+                node.replace_all_uses_with(node.args[0])
         graph.graph.eliminate_dead_code()
         graph.recompile()
         if self._compiler == "capture":
@@ -138,7 +158,9 @@ class CapturedLoss:
         from torch import _inductor
 
         compiled: Graph = _inductor.compile(
-            graph, [*_detached(leaves), *_tensors(args)]
+            graph,
+            [*_detached(leaves), *_tensors(args)],
+            options={"fallback_random": True},  # torch's own stream, as the program's
         )
         return compiled
 
@@ -160,7 +182,7 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, graph: Graph, data: list[Tensor], *w: Tensor) -> Tensor:
-        loss, *ctx.gradients = graph(*_detached(w), *data)
+        loss, *ctx.gradients = graph(*w, *data)
         return loss
 
     @staticmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.checks import check_choice
 from .captured import CapturedLoss, Compiler
@@ -83,11 +83,6 @@ class _ExactObjective(Objective):
         self._memory_limit = MemoryLimit(method.memory_limit)
         self._captured: CapturedLoss | None = None
         if method.compile is not None:
-            if not isinstance(model, nn.Module):
-                raise ValueError(
-                    "compile needs a model that is an nn.Module, whose parameters a "
-                    f"graph can be given, got {type(model).__name__}"
-                )
             self._captured = CapturedLoss(self._plain, model, method.compile)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:

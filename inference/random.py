@@ -42,3 +42,22 @@ class RandomStream:
             finally:
                 self.state = torch.get_rng_state()
                 torch.set_rng_state(outside)
+
+
+def random_state() -> list[Tensor]:
+    """The state of torch's random numbers, of this device's too where it is in use."""
+    devices = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *devices]
+
+
+def set_random_state(state: list[Tensor]) -> None:
+    """Go back to a state."""
+    torch.set_rng_state(state[0])
+    for device in state[1:]:
+        torch.cuda.set_rng_state(device)
+
+
+def same_random_state(state: list[Tensor]) -> bool:
+    """Whether torch's random numbers are in this state."""
+    now = random_state()
+    return len(now) == len(state) and all(map(torch.equal, now, state))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..guides.router import RouterGuide
-from ..models.checks import check_count
-from .baselines import Baseline, BaselineState, LeaveOneOut
+from ..models.checks import check_choice, check_count
+from .baselines import Baseline, BaselineState, LeaveOneOut, NoBaseline
+from .captured import CapturedLoss, Compiler
 from .objective import Method, Model, Objective
 from .proposal import Proposal
 from .terms import Terms
@@ -38,6 +39,9 @@ class ScoreFunction(Method):
         baseline: b: :class:`LeaveOneOut`, :class:`MovingAverage`,
             :class:`LearnedBaseline` or :class:`NoBaseline`. A baseline with parameters
             is made of an example batch, so give ``example=`` before the optimiser.
+        compile: ``"capture"`` or ``"inductor"`` capture the step as a graph, for a
+            model that is an ``nn.Module``, with the router as the guide and a baseline
+            without memory: see :class:`~latentroute.inference.captured.CapturedLoss`.
 
     References:
         Kool, van Hoof, Welling 2019, Buy 4 REINFORCE samples, get a baseline for free;
@@ -46,6 +50,7 @@ class ScoreFunction(Method):
 
     n_samples: int = 8
     baseline: Baseline = field(default_factory=LeaveOneOut)
+    compile: Compiler | None = None
 
     summary: ClassVar[str] = "ELBO with the router as guide, sampled routes"
     wiring: ClassVar[str] = "router-as-guide ELBO"
@@ -53,11 +58,23 @@ class ScoreFunction(Method):
 
     def __post_init__(self) -> None:
         check_baseline(self.n_samples, self.baseline)
+        if self.compile is None:
+            return
+        check_choice("compile", self.compile, get_args(Compiler))
+        if not isinstance(self.baseline, LeaveOneOut | NoBaseline):
+            raise ValueError(
+                "compile needs a baseline without memory, LeaveOneOut() or "
+                f"NoBaseline(), got {self.baseline}"
+            )
 
     def objective(
         self, model: Model, guide: Callable[..., Any] | None, **options: Any
     ) -> Objective:
-        """The objective of the model and the guide, by default the router."""
+        """The objective of the model and the guide, by default the router.
+
+        Raises:
+            ValueError: If a step with another guide is to be compiled.
+        """
         return _ScoreFunctionObjective(
             self,
             model,
@@ -79,6 +96,13 @@ class _ScoreFunctionObjective(Objective):
         self._method = method
         self._proposal = Proposal(self._program, guide)
         self.baseline: BaselineState | None = None
+        self._captured: CapturedLoss | None = None
+        if method.compile is not None:
+            if not self._proposal.is_router:
+                raise ValueError(
+                    f"compile needs the router as the guide, got {type(guide).__name__}"
+                )
+            self._captured = CapturedLoss(self._plain, model, method.compile)
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make the baseline."""
@@ -88,6 +112,11 @@ class _ScoreFunctionObjective(Objective):
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         self.prepare(x, y, index)
+        if self._captured is None or self._program.likelihood_scale != 1.0:
+            return self._plain(x, y, index)
+        return self._captured(x, y, index)
+
+    def _plain(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         args = self._arguments(x, y, index)
         terms, log_q = self._proposal.draw(args, index, self._method.n_samples)
         static = {s.name for s in self._program.structure(*args).static_sites}

@@ -71,7 +71,8 @@ class ModuleStack(nn.Module):
         if not self._affine:
             return self._run(z, lambda stage, h: stage.chosen(h, module))
         if len(z) * self._cost <= _MOST_PICKED:
-            return self._run(z, partial(_picked, module=module))
+            # Not in place: of a view the backward pass would copy twice.
+            return self._run(z, partial(_picked, module=module), in_place=False)
         module, order = module.sort()
         # Not bincount, which waits for an accelerator.
         places = torch.arange(self._n_modules, device=module.device)
@@ -93,6 +94,7 @@ class ModuleStack(nn.Module):
         evaluate: Callable[[Any, Tensor], Tensor],
         *,
         n_modules: int | None = None,
+        in_place: bool = True,
     ) -> Tensor:
         """All stages in turn.
 
@@ -100,13 +102,13 @@ class ModuleStack(nn.Module):
             h: (rows, into), or (M, rows, into).
             evaluate: What a stage with parameters gives.
             n_modules: M where h has it.
+            in_place: Whether functions may overwrite what affine maps give.
         """
         fresh = False  # whether h is an affine map's value, that nothing else holds
         for stage in self.stages:
             if isinstance(stage, Stacked):
                 h = evaluate(stage, h)
-                # Work in place on a view is done twice in the backward pass.
-                fresh = isinstance(stage, StackedAffine) and not h._is_view()
+                fresh = in_place and isinstance(stage, StackedAffine)
                 n_modules = self._n_modules if evaluate is _every else None
             elif n_modules is not None and type(stage) in _BY_ROWS:
                 h, fresh = stage(h.flatten(0, 1)).unflatten(0, (n_modules, -1)), False

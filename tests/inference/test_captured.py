@@ -10,9 +10,12 @@ from torch import nn
 
 from latentroute.inference import build
 from latentroute.inference import captured as module
+from latentroute.inference.baselines import MovingAverage
+from latentroute.inference.score_function import ScoreFunction
 from latentroute.models import LayeredNetwork
 
 N = 12
+COMPILERS = (None, "capture")
 
 
 def network(**options):
@@ -68,14 +71,94 @@ def test_a_trusted_graph_gives_the_programs_loss_and_gradient(options):
     assert graph._captured.n_captures == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"head": "normal"},
+        {"routing": "static"},
+        {"k": 2},
+        {"n_layers": 3, "n_modules": [3, 40, 2]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("few", [2**20, 0], ids=["picked", "sorted"])
+def test_a_sampled_graph_draws_what_the_program_draws(
+    options, few, monkeypatch, caplog
+):
+    monkeypatch.setattr("latentroute.models.stack._MOST_PICKED", few)
+    net = network(**options)
+    x, y = data(options.get("head", "categorical"))
+    plain, graph = (
+        build("score-function", net, n_samples=5, seed=3, example=(x, y), compile=c)
+        for c in COMPILERS
+    )
+    for _ in range(5):
+        expected, found = plain(x, y), graph(x, y)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+        pairs = zip(gradients(found, graph), gradients(expected, plain), strict=True)
+        for f, e in pairs:
+            torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
+    assert not said(caplog) and graph._captured.n_captures == 1
+    assert torch.equal(plain._stream.state, graph._stream.state)
+    monkeypatch.setattr(net, "forward", None)
+    assert torch.isfinite(graph(x, y))
+
+
+class Wasteful(LayeredNetwork):
+    """Draws numbers that nothing depends on."""
+
+    wasted = 1
+
+    def forward(self, x, y=None, index=None, n_data=None):
+        value = super().forward(x, y, index, n_data=n_data)
+        torch.rand(self.wasted)
+        return value
+
+
+@pytest.mark.parametrize("wasted", [1, 2])
+def test_a_sampled_graph_leaves_the_stream_where_the_program_does(wasted, caplog):
+    net = Wasteful(4, 3, n_layers=2, n_modules=3, hidden_features=4)
+    plain, graph = (build("score-function", net, seed=0, compile=c) for c in COMPILERS)
+    graph(*data()), plain(*data())
+    net.wasted = wasted
+    for _ in range(3):
+        assert graph(*data()).item() == plain(*data()).item()
+    assert torch.equal(plain._stream.state, graph._stream.state)
+    refused = ["another number of times" in line for line in said(caplog)]
+    assert refused == ([] if wasted == 1 else [True])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compile": "jit"}, "compile must be one of capture, inductor, got 'jit'"),
+        ({"baseline": MovingAverage()}, "without memory.*got MovingAverage"),
+    ],
+    ids=["unknown", "baseline"],
+)
+def test_what_no_graph_can_have_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build("score-function", network(), **{"compile": "capture", **options})
+
+
+def test_a_guide_of_one_s_own_is_not_captured():
+    def guide(x, y):
+        return None
+
+    with pytest.raises(ValueError, match="needs the router as the guide, got function"):
+        ScoreFunction(compile="capture")(network(), guide)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of inductor's own imports
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
+@pytest.mark.parametrize("method", ["exact", "score-function"])
 def test_a_compiled_graph_gives_the_programs_loss_and_gradient(
-    tmp_path, monkeypatch, caplog
+    method, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     net = network(n_layers=1, n_modules=2)
-    plain, graph = build("exact", net), build("exact", net, compile="inductor")
+    plain, graph = (build(method, net, seed=0, compile=c) for c in (None, "inductor"))
     for step in range(4):  # two to agree on, then the graph alone
         x, y = data(n=N)
         expected, found = plain(x + step, y), graph(x + step, y)

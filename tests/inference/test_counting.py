@@ -56,7 +56,9 @@ def every_route(sizes):
 def beam(n_samples, n_modules, n_layers):
     """Distinct prefixes, at most S: run to each next site, then to the end."""
     paths = [min(n_samples, n_modules**i) for i in range(n_layers + 1)]
-    return sum(i * paths[i] for i in range(1, n_layers)) + n_layers * paths[-1]
+    to_each = [(i, paths[i]) for i in range(1, n_layers)]
+    runs = [*to_each, (n_layers, paths[-1])]
+    return sum(at_routes(n, length, n_modules) for length, n in runs)
 
 
 # Module evaluations.
@@ -69,28 +71,33 @@ def test_exact_evaluates_each_prefix_once(sizes, router_input):
     assert evaluations("exact", net) == (every_route(sizes), len(sizes))
 
 
+def at_routes(n_routes, n_layers, n_modules):
+    """All routes in one run: at the first layer, no module twice."""
+    return min(n_routes, n_modules) + n_routes * (n_layers - 1)
+
+
 @pytest.mark.parametrize(("n_layers", "n_modules"), [(1, 2), (3, 4), (2, 16)])
 @pytest.mark.parametrize(
-    ("method", "options", "a_layer", "runs"),
+    ("method", "options", "runs"),
     [
-        ("score-function", {"n_samples": 5}, 5, 1),
-        ("importance", {"n_samples": 5}, 5, 1),
-        ("amortised", {"n_samples": 5}, 5, 1),
-        ("hard-em", {"n_samples": 5}, 5 + 2, 2),
-        ("hard-em", {"n_samples": 5, "include_incumbent": False}, 5 + 1, 2),
-        ("topk-buffer", {"n_samples": 5, "capacity": 2}, 5 + 2, 1),
-        ("topk-buffer", {"n_samples": 5, "capacity": 2, "interval": 2}, 5 + 2, 1),
-        ("memory-augmented", {"n_samples": 5, "capacity": 2}, 5 + 2, 1),
-        ("wake-sleep", {"n_samples": 5}, 2 * 5, 2),
+        ("score-function", {"n_samples": 5}, [5]),
+        ("importance", {"n_samples": 5}, [5]),
+        ("amortised", {"n_samples": 5}, [5]),
+        ("hard-em", {"n_samples": 5}, [5 + 1, 1]),
+        ("hard-em", {"n_samples": 5, "include_incumbent": False}, [5, 1]),
+        ("topk-buffer", {"n_samples": 5, "capacity": 2}, [5 + 2]),
+        ("topk-buffer", {"n_samples": 5, "capacity": 2, "interval": 2}, [5 + 2]),
+        ("memory-augmented", {"n_samples": 5, "capacity": 2}, [5 + 2]),
+        ("wake-sleep", {"n_samples": 5}, [5, 5]),
     ],
 )
 def test_sampling_evaluates_chosen_modules_alone(
-    method, options, a_layer, runs, n_layers, n_modules
+    method, options, runs, n_layers, n_modules
 ):
-    """S an example and layer, whatever M; one call a layer and run."""
+    """Whatever M; one call a layer and run."""
     net = make_net(n_layers, n_modules)
-    expected = (a_layer * n_layers, runs * n_layers)
-    assert evaluations(method, net, **options) == expected
+    rows = sum(at_routes(n, n_layers, n_modules) for n in runs)
+    assert evaluations(method, net, **options) == (rows, len(runs) * n_layers)
 
 
 @pytest.mark.parametrize(("n_layers", "n_modules"), [(2, 3), (3, 4), (2, 16)])
@@ -280,7 +287,7 @@ def test_a_comparison_says_how_many_evaluations_a_step_takes():
     )
     table = analysis.summary(tree)
     assert table["evaluations"]["exact"] == 3 + 9
-    assert table["evaluations"]["em"] == 2 * (9 + 2)
-    assert table["evaluations"]["rarely"] == 2 * (1 + (5 + 1) / 4)
+    assert table["evaluations"]["em"] == at_routes(10, 2, 3) + at_routes(1, 2, 3)
+    assert table["evaluations"]["rarely"] == 2 + at_routes(6, 2, 3) / 4
     assert table["evaluations"].isna()["nuts"]  # its steps take more or less
     assert tree["exact/seed_0"].attrs["evaluations"] == 12

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from latentroute.models import grouped
+from latentroute.models import ModuleBank, grouped
 from latentroute.models.grouped import grouped_product
 
 M = 40  # enough for NumPy's products
@@ -147,6 +148,49 @@ def test_transforms_and_traces_see_the_products(passes):
     (true,) = torch.autograd.grad(loop(h, weight, ends).square().sum(), weight)
     torch.testing.assert_close(gradient(weight), true)
     assert passes["numpy"] == 0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"into": 7, "out": 5},
+        {"into": 7, "out": 5, "m": 8},
+        {"into": 8, "out": 12, "m": 8},
+        {"into": 64, "out": 64, "sizes": [0, 300, *[3] * M, 70]},
+        {"dtype": torch.float64},
+    ],
+    ids=str,
+)
+def test_a_graph_has_the_product_as_one_operation(case):
+    """Captured on some segments, run on others of the same number of rows."""
+
+    def of(h, weight, ends):
+        rows, matrices = h.requires_grad_(), weight.requires_grad_()
+        return value_and_gradients(grouped_product, rows, matrices, ends)
+
+    h, weight, ends = (t.detach() for t in segments(**case))
+    graph = make_fx(of, tracing_mode="fake")(h.clone(), weight.clone(), ends)
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert not any("grouped_mm" in target for target in targets)
+    assert sum("latentroute" in target for target in targets) == 2
+    moved = ends.clone()
+    moved[: len(ends) // 2] = 0
+    found = graph(h.flip(0), weight.flip(1), moved)
+    true = value_and_gradients(
+        loop, h.flip(0).requires_grad_(), weight.flip(1).requires_grad_(), moved
+    )
+    for own, expected in zip(found, true, strict=True):
+        assert (own - expected).abs().max() <= 1e-5 * expected.abs().max()
+    torch.library.opcheck(grouped._product, (h, weight, ends))
+    torch.library.opcheck(grouped._product_gradients, (h, weight, ends, found[0]))
+
+
+def test_a_compiled_bank_has_the_product():
+    torch.manual_seed(0)
+    bank = ModuleBank([nn.Linear(64, 64) for _ in range(4)])
+    z, route = torch.randn(300, 64), torch.randint(4, (300,))
+    compiled = torch.compile(bank, backend="aot_eager")
+    torch.testing.assert_close(compiled(z, route), bank(z, route))
 
 
 def test_bfloat16_under_autocast(passes):
