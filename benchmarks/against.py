@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .peer import Peer, environment, peer
-from .speed import said
+from .speed import said, step_name
 from .steps import Setting, hard_layer, router_elbo, steps
 from .timing import Ratio, ratio
 
@@ -66,35 +66,31 @@ def _exact(
         for compile in ways:
             pair = steps("exact", setting, fused=True, compile=compile)
             _same(library, pair.losses[0], other.about["loss"], 1e-4)
-            name = "exact step" if compile is None else f"exact step, {compile}"
             wanted = None
             if library is NUMPYRO and (setting is LARGE or compile == "inductor"):
                 wanted = 1.0 if setting is LARGE else 2.0
-            yield ratio(
-                name,
-                said(setting),
-                pair.ours,
-                _title(library, other),
-                other,
-                wanted=wanted,
-            )
+            name, title = step_name("exact", compile), _title(library, other)
+            yield ratio(name, said(setting), pair.ours, title, other, wanted=wanted)
 
 
 def _score_function(setting: Setting, folder: Path) -> Iterator[Ratio]:
-    ours = steps("score-function", setting, fused=True).ours
-    library = STORCHASTIC
+    library, method = STORCHASTIC, "score-function"
+    small = setting["D"] == SMALL["D"]
     for by_index in (0, 1):
+        # As its users write it, by index; the other has our dispatch.
+        ways = (None, "capture", "inductor") if small and by_index else (None,)
         asked = {**setting, "by_index": by_index}
         with peer(_python(library, folder), library.script, asked) as other:
             error = 6 * other.about["loss_error"]  # of fifty draws
             _same(library, router_elbo(setting), other.about["loss"], error)
-            title, wanted = _title(library, other), None
-            if by_index:  # as its users write it; the other has our dispatch
+            title = _title(library, other)
+            if by_index:
                 title = title.replace("storchastic", "storchastic, by index", 1)
-                wanted = 1 / 3
-            yield ratio(
-                "score-function step", said(setting), ours, title, other, wanted=wanted
-            )
+            for compile in ways:
+                ours = steps(method, setting, fused=True, compile=compile).ours
+                wanted = 1 / 3 if by_index and compile == ways[-1] else None
+                name = step_name(method, compile)
+                yield ratio(name, said(setting), ours, title, other, wanted=wanted)
 
 
 def _layer(library: Library, folder: Path) -> Ratio:
