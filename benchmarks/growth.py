@@ -97,8 +97,9 @@ def step(method: str, size: Size) -> Callable[[], None]:
 def arithmetic(method: str, size: Size) -> tuple[float, float]:
     """What a step must do: multiply-adds of its forward passes, and values it keeps.
 
-    A row that enters a layer goes through the router (D M) and one module (D^2); Adam
-    takes some passes over the parameters, which count as sixteen multiply-adds each.
+    A row that enters a layer goes through the router (D M), and through one module for
+    each of its routes or, if they are more, through all M (D^2 each); Adam takes some
+    passes over the parameters, which count as sixteen multiply-adds each.
     """
     n, layers, m, s, k, d = size
     parameters = layers * m * d * (d + 1) + layers * d * m
@@ -109,7 +110,8 @@ def arithmetic(method: str, size: Size) -> tuple[float, float]:
         routes = s + k if method == "topk-buffer" else s
         into = [n, *[n * routes] * (layers - 1)]
         out = [n * routes] * layers
-    work = sum(i * d * m + o * d * d for i, o in zip(into, out, strict=True))
+    evaluated = [min(i * m, o) for i, o in zip(into, out, strict=True)]
+    work = sum(i * d * m + e * d * d for i, e in zip(into, evaluated, strict=True))
     work += out[-1] * d * CLASSES + n * d * FEATURES
     kept = sum(i * m + o * d for i, o in zip(into, out, strict=True))
     kept += out[-1] * CLASSES + n * d

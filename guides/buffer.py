@@ -116,7 +116,8 @@ class RouteBuffer(nn.Module):
     ) -> tuple[Int[Tensor, "kept batch"], Bool[Tensor, "kept batch"]]:
         """Replace the examples' routes by the best distinct candidates.
 
-        Among equal scores the earlier candidate wins, so incumbents go first.
+        Among equal scores the earlier candidate wins, so incumbents go first. Cost: K
+        passes over the candidates' scores.
 
         Args:
             index: (B,) rows of the examples.
@@ -130,29 +131,45 @@ class RouteBuffer(nn.Module):
         """
         kept = min(len(candidates), self.capacity)
         scores = scores.nan_to_num(-math.inf, math.inf, -math.inf)
-        repeated = _repeated(_numbers(candidates, self.n_choices))
-        # Distinct candidates first, then by score; the sort is stable.
-        least = torch.finfo(scores.dtype).min
-        rank = scores.clamp_min(least).masked_fill(repeated, -math.inf)
-        order = rank.argsort(dim=0, descending=True, stable=True)[:kept]
+        order, filled = _best(scores, _numbers(candidates, self.n_choices), kept)
         width = order.unsqueeze(-1).expand(*order.shape, candidates.shape[-1])
-        device = self.routes.device
-        at = index.to(device)
+        at = index.to(self.routes.device)
 
         def write(values: Tensor, best: Tensor) -> None:
-            values[at, :kept] = best.transpose(0, 1).to(device, values.dtype)
+            best = best.transpose(0, 1).to(at.device, values.dtype)
+            values[:, :kept].index_copy_(0, at, best)
 
         write(self.routes, candidates.gather(0, width))
         write(self.scores, scores.gather(0, order))
-        filled = ~repeated.gather(0, order)
         write(self.filled, filled)
-        self.filled[at, kept:] = False
+        if kept < self.capacity:
+            self.filled[:, kept:].index_fill_(0, at, False)
         return order, filled
 
 
 def _read(values: Tensor, index: Tensor) -> Tensor:
     """Rows of a buffer, where the index is."""
-    return values[index.to(values.device)].to(index.device)
+    return values.index_select(0, index.to(values.device)).to(index.device)
+
+
+def _best(
+    scores: Float[Tensor, "candidates batch"],
+    number: Int[Tensor, "candidates batch"],
+    kept: int,
+) -> tuple[Int[Tensor, "kept batch"], Bool[Tensor, "kept batch"]]:
+    """The best candidates of distinct numbers, and where there were as many."""
+    least = torch.finfo(scores.dtype).min
+    rank = scores.clamp_min(least)
+    order: list[Tensor] = []
+    filled: list[Tensor] = []
+    for _ in range(kept):
+        if order:  # what was kept last is there no more
+            taken = number == number.gather(0, order[-1].unsqueeze(0))
+            rank = rank.masked_fill(taken, -math.inf)
+        value, best = rank.max(0)  # the first of equals
+        order.append(best)
+        filled.append(value >= least)
+    return torch.stack(order), torch.stack(filled)
 
 
 def _numbers(routes: Int[Tensor, "*batch sites"], n_choices: Sequence[int]) -> Tensor:
@@ -162,16 +179,8 @@ def _numbers(routes: Int[Tensor, "*batch sites"], n_choices: Sequence[int]) -> T
         if size * m > _MOST:  # numbered anew, by what occurs
             number = number.unique(return_inverse=True)[1]
             size = number.numel()
-        number, size = number * m + routes[..., site], size * m
+        number, size = torch.add(routes[..., site], number, alpha=m), size * m
     return number
-
-
-def _repeated(number: Int[Tensor, "candidates batch"]) -> Bool[Tensor, "..."]:
-    """Which candidates an earlier one of the same example equals: by one sort."""
-    ordered, order = number.sort(dim=0, stable=True)
-    same = torch.zeros_like(number, dtype=torch.bool)
-    same[1:] = ordered[1:] == ordered[:-1]
-    return same.scatter(0, order, same)
 
 
 class BufferGuide(nn.Module):

@@ -69,6 +69,6 @@ def candidates(
         return routes, scores
     k = len(filled)
     # An empty place repeats the first incumbent, so it counts as a duplicate.
-    places = torch.where(filled.unsqueeze(-1), routes[:k], routes[:1])
+    routes[:k] = routes[:k].where(filled.unsqueeze(-1), routes[:1])
     incumbent = scores[:k].masked_fill(~filled, -math.inf)
-    return torch.cat([places, routes[k:]]), torch.cat([incumbent, scores[k:]])
+    return routes, torch.cat([incumbent, scores[k:]])

@@ -44,8 +44,13 @@ class Categorical(dist.Categorical):
     def choices_first(cls, logits: Float[Tensor, "choices *batch"]) -> Categorical:
         """Of logits whose choices stand first."""
         normalised = single(logits).log_softmax(0)
+        return cls._of(normalised, normalised, 0)
+
+    @classmethod
+    def _of(cls, table: Tensor, distinct: Tensor, axis: int) -> Categorical:
+        """Of normalised log-probabilities."""
         new = cls.__new__(cls)
-        new._set(normalised, normalised, 0)
+        new._set(table, distinct, axis)
         return new
 
     def _set(self, table: Tensor, distinct: Tensor, axis: int) -> None:
@@ -77,16 +82,12 @@ class Categorical(dist.Categorical):
         """The same distribution, of another batch shape."""
         if tuple(batch_shape) == self.batch_shape:  # a plate asks at each statement
             return self
-        new = Categorical.__new__(Categorical)
-        new._set(self._wide(torch.Size(batch_shape)), self._distinct, self._axis)
-        return new
+        return self._of(self._wide(torch.Size(batch_shape)), self._distinct, self._axis)
 
     def after(self, n: int) -> Categorical:
         """The same without the first n of its leftmost batch dimension."""
         table = self._table[n:] if self._axis else self._table[:, n:]
-        new = Categorical.__new__(Categorical)
-        new._set(table, table, self._axis)
-        return new
+        return self._of(table, table, self._axis)
 
     def _wide(self, batch: torch.Size) -> Tensor:
         """The table expanded to another batch shape."""

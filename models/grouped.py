@@ -185,14 +185,22 @@ def _by_torch(left: Array, right: Array, out: Array) -> None:
 # As operations of a graph: torch 2.13 cannot tell the shape of grouped_mm in float32.
 
 
-@torch.library.custom_op("latentroute::grouped_product", mutates_args=())
+@torch.library.custom_op(
+    "latentroute::grouped_product",
+    mutates_args=(),
+    schema="(Tensor h, Tensor weight, Tensor ends) -> Tensor",
+)
 def _product(h: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     if _small(h, weight):
         return _by_numpy(h, weight, ends)
     return _in_torch(h, weight, ends).contiguous()
 
 
-@torch.library.custom_op("latentroute::grouped_product_gradients", mutates_args=())
+@torch.library.custom_op(
+    "latentroute::grouped_product_gradients",
+    mutates_args=(),
+    schema="(Tensor h, Tensor weight, Tensor ends, Tensor grad) -> (Tensor, Tensor)",
+)
 def _product_gradients(
     h: Tensor, weight: Tensor, ends: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -205,7 +213,7 @@ def _product_gradients(
         segments = zip(h.split(sizes), grad.split(sizes), strict=True)
         return d_h, torch.stack([rows.T @ own for rows, own in segments])
     into, out = weight.shape[-2:]
-    rows = F.pad(h, (0, _padding(h, into)))
+    rows = F.pad(h.contiguous(), (0, _padding(h, into)))
     own = F.pad(grad, (0, _padding(h, out)))
     d_weight = F.grouped_mm(rows.T, own, offs=ends.to(torch.int32))
     return d_h, d_weight[:, :into, :out].contiguous()

@@ -95,4 +95,4 @@ def test_both_sides_of_an_e_step_evaluate_as_many_rows(monkeypatch):
         with count_evaluations() as count:
             work()
         rows.append(count.rows)
-    assert rows[0] == rows[1] == 6 * 2 * (8 + 2)
+    assert rows[0] == rows[1] == 6 * (3 + 8 + 2)  # all three modules, then each route's

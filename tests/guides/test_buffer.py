@@ -144,15 +144,12 @@ def test_random_candidates_against_plain_python():
         scores = torch.randint(4, (7, N), generator=generator).float()
         buffer.keep_best(torch.arange(N), candidates, scores)
         for row in range(N):
-            first = {}
-            for route, score in zip(
-                map(tuple, candidates[:, row].tolist()),
-                scores[:, row].tolist(),
-                strict=True,
-            ):
-                first.setdefault(route, score)
-            best = sorted(first.items(), key=lambda item: -item[1])[:capacity]
-            assert kept(buffer, row) == best
+            routes = map(tuple, candidates[:, row].tolist())
+            found = zip(routes, scores[:, row].tolist(), strict=True)
+            best = {}
+            for route, score in sorted(found, key=lambda item: -item[1]):
+                best.setdefault(route, score)
+            assert kept(buffer, row) == list(best.items())[:capacity]
 
 
 # BufferGuide as a Pyro program.
