@@ -83,10 +83,11 @@ KINDS = (
 DTYPES = (torch.float32, torch.float64)
 
 
-@pytest.fixture(params=[2**19, 0], ids=["few", "sorted"], autouse=True)
+@pytest.fixture(params=[2**20, 0], ids=["few", "sorted"], autouse=True)
 def few(request, monkeypatch):
     """Each way to send rows to their modules: all small here, they take the first."""
     monkeypatch.setattr("latentroute.models.stack._MOST_PICKED", request.param)
+    monkeypatch.setattr("latentroute.models.banks._FEW_NUMBERS", request.param)
 
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
