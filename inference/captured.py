@@ -38,10 +38,11 @@ class CapturedLoss:
     with the program, in value and gradient, on two batches; where it draws, from the
     same random numbers, of which it must take as many. Where the program cannot be
     captured (Python that looks at tensors' values) or the two disagree, the program
-    itself runs, and the log says so, once. Python state that changes as training goes
-    on (a temperature in an attribute) is captured as it stood, but for ``train()`` and
-    ``eval()``, which make a graph each. A trusted graph does not look at the data's
-    values: ``fit`` has checked them.
+    itself runs, and the log says so, once; so it does where an argument requires a
+    gradient. Python state that changes as training goes on (a temperature in an
+    attribute, another submodule in a place, ``n_data``) is captured as it stood, but
+    for ``train()`` and ``eval()``, which make a graph each. A trusted graph does not
+    look at the data's values: ``fit`` has checked them.
 
     Args:
         loss: The loss of the model on some arguments: a scalar.
@@ -80,7 +81,8 @@ class CapturedLoss:
 
     def __call__(self, *args: Any) -> Tensor:
         """The loss, differentiable once in the model's parameters."""
-        if self._refused:
+        data = _tensors(args)
+        if self._refused or any(tensor.requires_grad for tensor in data):
             return self._loss(*args)
         # Looked up anew, since a parameter may be replaced; named_parameters is slow.
         weights = {k: part._parameters[own] for k, (part, own) in self._places.items()}
@@ -89,7 +91,7 @@ class CapturedLoss:
         key = (*map(_shape, args), modes, tuple(named), narrow_types())
         graph = self._graphs.get(key)
         if graph is not None and self._agreed[key] >= _TRUSTED_AFTER:
-            return _replay(graph, _tensors(args), named.values())
+            return _replay(graph, data, named.values())
         return self._tried(key, named, args)
 
     def _tried(self, key: Key, named: Mapping[str, Tensor], args: Any) -> Tensor:

@@ -100,7 +100,8 @@ class _ScoreFunctionObjective(Objective):
         if method.compile is not None:
             if not self._proposal.is_router:
                 raise ValueError(
-                    f"compile needs the router as the guide, got {type(guide).__name__}"
+                    "compile needs the model's own router as the guide, got "
+                    f"{type(guide).__name__}"
                 )
             self._captured = CapturedLoss(self._plain, model, method.compile)
 

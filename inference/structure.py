@@ -117,6 +117,10 @@ def read_structure(model: Callable[..., Any], *args: Any) -> Structure:
         record.run(model, *args)
     latent = latent_routes(record.sites)
     _check(record.sites, latent)
+    with torch.no_grad(), meter:
+        for site in record.sites.values():
+            meter.passed(site.name)
+            site.fn.log_prob(site.value)  # for what it makes
     sites = tuple(_route_site(site) for site in latent)
     depth = [-f.dim for s in record.sites.values() for f in s.frames]
     return Structure(
@@ -249,7 +253,7 @@ class _ByteMeter(TorchDispatchMode):
     def passed(self, name: str) -> None:
         """Say that a site has got its value."""
         self._last = name
-        self._made[name] = 0
+        self._made.setdefault(name, 0)
 
     def stages(self, names: Sequence[str]) -> tuple[int, ...]:
         """Bytes made before the first of ``names``, after it, .., after the last."""
@@ -283,4 +287,3 @@ class _StagedRecord(Record):
         super()._pyro_post_sample(msg)
         if msg["name"] in self.sites:
             self._meter.passed(msg["name"])
-            msg["fn"].log_prob(msg["value"])  # for what it makes

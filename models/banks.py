@@ -25,10 +25,9 @@ class ModuleBank(nn.Module):
 
     Under parallel enumeration, where ``route`` lists the modules on a dimension of its
     own, each module is evaluated once over the whole batch: M evaluations for each row
-    of ``z``. A sampled ``route`` costs one evaluation for each of its rows, and no more
-    than M for each row of ``z``: rows are sorted by module. Both are right for every
-    mixture: sampled after enumerated, particles, outer plates. A relaxed route mixes
-    all M modules' values.
+    of ``z``. A sampled ``route`` costs one evaluation for each of its rows: rows are
+    sorted by module. Both are right for every mixture: sampled after enumerated,
+    particles, outer plates. A relaxed route mixes all M modules' values.
 
     Modules of one architecture (chains of ``nn.Linear``, convolutions, pooling,
     ``nn.Flatten`` and elementwise functions) are copied into stacked parameters and
@@ -36,8 +35,9 @@ class ModuleBank(nn.Module):
     routes are sampled; others (any ``nn.Module`` or plain function of rows,
     differentiable or not) stay a list, called on the rows that chose them. Stacked
     modules are all evaluated and the chosen values picked where a row of ``z`` has M
-    routes or more, or where rows are so few that sorting takes longer than M products;
-    a weight that is not finite then spoils other modules' gradients too.
+    routes or more, on dimensions that ``z`` does not have, so that M evaluations are
+    the most; and where rows are so few that sorting takes longer than M products. A
+    weight that is not finite then spoils other modules' gradients too.
 
     With several slots, ``bank(z, [a_1, .. a_K])`` adds or concatenates the chosen
     modules' values. A module chosen by several slots counts once by default, as in the
@@ -145,13 +145,15 @@ class ModuleBank(nn.Module):
             return own.movedim(0, axis)
         batch, rows_of, into = route.shape, z.shape[:n_batch], z.shape[n_batch:]
         if batch != rows_of:
-            n_more = max(0, len(batch) - n_batch)
             # broadcast_shapes takes as long as a product.
-            if batch[n_more:] != rows_of:
+            if batch[max(0, len(batch) - n_batch) :] != rows_of:
                 batch = torch.broadcast_shapes(rows_of, batch)
-            elif self._stacked and n_slots * batch[:n_more].numel() >= self.n_modules:
-                return _pick(every(), n_batch, route)
-            z, route = z.expand(*batch, *into), route.expand(batch)
+                route = route.expand(batch)
+            n_more = len(batch) - n_batch  # dimensions that z does not have
+            if self._stacked and batch[n_more:] == rows_of:
+                if n_slots * batch[:n_more].numel() >= self.n_modules:
+                    return _pick(every(), n_batch, route)
+            z = z.expand(*batch, *into)
         rows, module = z.reshape(-1, *into), route.reshape(-1).long()
         chosen = self._evaluate.chosen(rows, module)
         return chosen.view(*batch, *chosen.shape[1:])
@@ -235,14 +237,14 @@ def _place(every: Tensor, batch: int, position: int) -> Tensor:
 
 def _pick(every: Tensor, n_batch: int, route: Tensor) -> Tensor:
     """Of (M, *batch, *out) values, those that routes (*more, *batch) chose."""
-    out, n_rows = every.shape[1 + n_batch :], every.shape[1 : 1 + n_batch].numel()
-    if route.numel() * out.numel() <= _FEW_NUMBERS:
-        at = route.long().reshape(-1, n_rows, 1).expand(-1, -1, out.numel())
-        values = every if every.dim() == 3 else every.reshape(-1, *at.shape[1:])
-        picked = values.gather(0, at)
+    m, batch, out = len(every), every.shape[1 : 1 + n_batch], every.shape[1 + n_batch :]
+    n_rows, width = batch.numel(), out.numel()
+    at = route.long().reshape(route.shape[: route.dim() - n_batch].numel(), n_rows)
+    if route.numel() * width <= _FEW_NUMBERS:
+        values = every if n_batch == len(out) == 1 else every.reshape(m, n_rows, width)
+        picked = values.gather(0, at.unsqueeze(-1).expand(-1, -1, width))
     else:
-        rows = torch.arange(n_rows, device=route.device)
-        at = rows.add(route.reshape(-1, n_rows), alpha=n_rows)
+        at = torch.arange(n_rows, device=at.device).add(at, alpha=n_rows)
         picked = every.flatten(0, n_batch).index_select(0, at.flatten())
     shape = (*route.shape, *out)
     return picked if picked.shape == shape else picked.view(shape)

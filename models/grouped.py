@@ -51,7 +51,8 @@ def grouped_product(
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)  # torch's list lacks grouped_mm
         h, weight = h.to(dtype), weight.to(dtype)
-    if torch.compiler.is_compiling() or isinstance(h, FakeTensor):
+    compiled = torch.compiler.is_compiling() and h.dtype == torch.float32
+    if compiled or isinstance(h, FakeTensor):
         traced: Tensor = _product(h, weight, ends)
         return traced
     if _small(h, weight) and _plain():

@@ -128,7 +128,7 @@ def by_rows(modules, z, route):
     rows = [
         modules[m](row.unsqueeze(0))
         for row, m in zip(
-            z.reshape(-1, z.shape[-1]), route.reshape(-1).tolist(), strict=True
+            z.reshape(-1, z.shape[-1]), route.long().flatten().tolist(), strict=True
         )
     ]
     return torch.cat(rows).unflatten(0, batch)
@@ -150,6 +150,12 @@ def routes_and_batches():
     yield "one route for all particles", (s, n), whole(M, n)
     yield "outer plate", (s, 1, n), whole(M, s, 4, n)
     yield "static particles", (n,), whole(M, s, 1)
+    yield "many particles", (n,), whole(M, 4, n)
+    yield "many particles, in two dimensions", (n,), whole(M, 2, 3, n)
+    yield "many particles of an outer plate", (4, n), whole(M, 5, 4, n)
+    yield "many static particles", (n,), whole(M, 4, 1)
+    yield "many particles of what has no batch", (), whole(M, 5)
+    yield "many particles, as floats", (n,), whole(M, 4, n).double()
     yield "empty modules", (n,), torch.ones(n, dtype=torch.long)
     yield "int32", (n,), whole(M, n).int()
     yield "enumerated", (n,), enumerated(M, 2)
@@ -230,6 +236,23 @@ def test_gradients_in_both_precisions_and_odd_widths(kind, widths, mixture, dtyp
     actual_z, actual_size = total_gradients(actual, z, [bank])
     truth.assert_agree(actual_z, expected_z, tolerance(dtype))
     assert actual_size == pytest.approx(expected_size, rel=tolerance(dtype))
+
+
+@pytest.mark.parametrize("kind", [linears, affine_tanhs, deep])
+@pytest.mark.parametrize("lead", [(), (2,), (8,), (2, 4)], ids=str)
+def test_no_rows_have_no_values(kind, lead):
+    bank = ModuleBank(make(kind, 3, 4))
+    assert bank(data(0, 3), whole(M, *lead, 0)).shape == (*lead, 0, 4)
+
+
+@pytest.mark.parametrize("lead", [(2,), (8,)], ids=str)
+def test_modules_may_give_more_dimensions_than_features(lead):
+    modules = [
+        nn.Sequential(nn.Linear(3, 6), nn.Unflatten(1, (2, 3))) for _ in range(M)
+    ]
+    bank, z, route = ModuleBank(modules), data(3).float(), whole(M, *lead)
+    expected = torch.stack([modules[a](z.unsqueeze(0)).squeeze(0) for a in route])
+    torch.testing.assert_close(bank(z, route), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -136,7 +136,26 @@ def test_only_the_rows_of_the_batch_change():
     assert kept(buffer, 2) == [((0, 1), 1.0)]
 
 
-def test_random_candidates_against_plain_python():
+def test_a_score_of_minus_infinity_is_kept_where_nothing_better_is():
+    buffer = buffer_of([[[0, 0]]], capacity=3)
+    candidates = torch.tensor([[0, 0], [0, 0], [1, 1]])[:, None]
+    scores = torch.tensor([1.0, 1.0, -math.inf])[:, None]
+    buffer.keep_best(torch.tensor([0]), candidates, scores)
+    assert [route for route, _ in kept(buffer)] == [(0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_rows_are_numbered_by_any_whole_numbers(dtype):
+    buffer = buffer_of([[[0, 0]], [[1, 1]]], capacity=1)
+    index = torch.tensor([1], dtype=dtype)
+    buffer.keep_best(index, torch.tensor([[[2, 2]]]), torch.ones(1, 1))
+    assert kept(buffer, 1) == [((2, 2), 1.0)]
+    assert buffer.rows(index)[0].tolist() == [[[2, 2]]]
+
+
+@pytest.mark.parametrize("few", [8, 0], ids=["by passes", "sorted"])
+def test_random_candidates_against_plain_python(few, monkeypatch):
+    monkeypatch.setattr("latentroute.guides.buffer._FEW", few)
     generator = torch.Generator().manual_seed(0)
     for capacity in (1, 2, 4, 9):
         buffer = RouteBuffer(N, [M, M], capacity=capacity, seed=0)

@@ -11,6 +11,8 @@ from torch import nn
 from latentroute.inference import build
 from latentroute.inference import captured as module
 from latentroute.inference.baselines import MovingAverage
+from latentroute.inference.regularisers import Tempering
+from latentroute.inference.schedules import Constant
 from latentroute.inference.score_function import ScoreFunction
 from latentroute.models import LayeredNetwork
 
@@ -146,7 +148,7 @@ def test_a_guide_of_one_s_own_is_not_captured():
     def guide(x, y):
         return None
 
-    with pytest.raises(ValueError, match="needs the router as the guide, got function"):
+    with pytest.raises(ValueError, match="own router as the guide, got function"):
         ScoreFunction(compile="capture")(network(), guide)
 
 
@@ -303,6 +305,32 @@ def test_a_second_derivative_is_refused_and_not_zero():
     graph = trusted(net, *data())
     with pytest.raises(RuntimeError, match="differentiable once"):
         torch.autograd.grad(graph(*data()), list(net.parameters()), create_graph=True)
+
+
+@pytest.mark.parametrize("method", ["exact", "score-function"])
+def test_an_argument_that_requires_a_gradient_gets_it(method):
+    net, (x, y) = network(), data()
+    encoder = nn.Linear(4, 4)
+    plain, graph = (build(method, net, seed=0, compile=c) for c in COMPILERS)
+    for _ in range(4):
+        found, expected = (
+            torch.autograd.grad(objective(encoder(x), y), encoder.weight)[0]
+            for objective in (graph, plain)
+        )
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(found, expected)
+        graph(x, y), plain(x, y)  # a step of constants between, which is captured
+    assert graph._captured.n_captures == 1
+
+
+def test_a_tempered_step_is_not_the_captured_one():
+    net = network()
+    halved = Tempering(Constant(0.5))
+    plain, graph = (build("score-function", net, seed=0, compile=c) for c in COMPILERS)
+    for step in range(6):
+        for objective in (plain, graph):
+            objective.regularise([halved] if step == 4 else [])
+        assert graph(*data()).item() == pytest.approx(plain(*data()).item(), rel=1e-6)
 
 
 def test_inputs_may_be_nested():

@@ -100,6 +100,20 @@ def test_sampling_evaluates_chosen_modules_alone(
     assert evaluations(method, net, **options) == (rows, len(runs) * n_layers)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"routing": "static"}, 4 + 5 * 2),
+        ({"k": 2, "n_modules": 10}, 10 + 2 * 5 * 2),
+        ({"k": 2, "n_modules": 11}, 2 * 5 * 3),
+    ],
+    ids=str,
+)
+def test_static_routes_and_slots_evaluate_no_module_twice(options, expected):
+    net = make_net(**options)
+    assert evaluations("score-function", net, n_samples=5)[0] == expected
+
+
 @pytest.mark.parametrize(("n_layers", "n_modules"), [(2, 3), (3, 4), (2, 16)])
 def test_unordered_set_evaluates_what_its_beam_meets(n_layers, n_modules):
     found, calls = evaluations("unordered-set", make_net(n_layers, n_modules))

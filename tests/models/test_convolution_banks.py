@@ -87,7 +87,7 @@ def by_rows(modules, z, route, event_dim):
     into = z.shape[n_batch:]
     batch = torch.broadcast_shapes(z.shape[:n_batch], route.shape)
     rows = z.expand(*batch, *into).reshape(-1, *into)
-    choices = route.expand(batch).flatten().tolist()
+    choices = route.long().expand(batch).flatten().tolist()
     values = [modules[m](row.unsqueeze(0)) for row, m in zip(rows, choices)]  # noqa: B905
     return torch.cat(values).unflatten(0, batch)
 
