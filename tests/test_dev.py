@@ -281,7 +281,11 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals of POSIX")
 def test_an_interrupted_command_may_take_down_what_it_began(tmp_path):
-    run = "import runpy, sys; runpy.run_path(sys.argv[1])['run'](sys.argv[2:])"
+    run = (  # under a shell's "&" the interrupt is ignored, which children inherit
+        "import runpy, signal, sys; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_path(sys.argv[1])['run'](sys.argv[2:])"
+    )
     slow = [sys.executable, "-S", "-c", SLOW_TO_END, str(tmp_path)]
     whole = subprocess.Popen(
         [sys.executable, "-c", run, str(ROOT / "dev.py"), *slow],
