@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..models.routing import Plan, Record, Site, latent_routes
+from ..models.stack import chosen_alone
 from .training_checks import check_program
 
 
@@ -113,7 +114,7 @@ def read_structure(model: Callable[..., Any], *args: Any) -> Structure:
     check_program(model)
     meter = _ByteMeter()
     record = _StagedRecord(meter)
-    with untouched_randomness(), torch.no_grad(), meter:
+    with untouched_randomness(), torch.no_grad(), chosen_alone(), meter:
         record.run(model, *args)
     latent = latent_routes(record.sites)
     _check(record.sites, latent)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,6 +19,20 @@ from .dispatch import StackedAffine, inverse
 
 Stacked = StackedAffine | StackedConvolution
 _MOST_PICKED = 2**20  # products of numbers: of so few, sorting rows takes longer
+_CHOSEN_ALONE = ContextVar("chosen_alone", default=False)
+
+
+@contextmanager
+def chosen_alone() -> Iterator[None]:
+    """Evaluate no module but the chosen one inside, however few the rows are.
+
+    What a row then takes in memory does not depend on the number of modules.
+    """
+    token = _CHOSEN_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _CHOSEN_ALONE.reset(token)
 
 
 class ModuleStack(nn.Module):
@@ -70,7 +86,7 @@ class ModuleStack(nn.Module):
         """
         if not self._affine:
             return self._run(z, lambda stage, h: stage.chosen(h, module))
-        if len(z) * self._cost <= _MOST_PICKED:
+        if len(z) * self._cost <= _MOST_PICKED and not _CHOSEN_ALONE.get():
             # Not in place: of a view the backward pass would copy twice.
             return self._run(z, partial(_picked, module=module), in_place=False)
         module, order = module.sort()

@@ -170,6 +170,14 @@ def test_what_an_enumeration_is_said_to_take_bounds_what_it_takes(options):
     assert said < 20 * made.total, "so loose that it refuses what would fit"
 
 
+def test_what_a_route_takes_does_not_grow_with_the_number_of_modules():
+    """Though the plain run that it is read from may evaluate them all."""
+    wide = {"n_layers": 2, "hidden_features": 64}
+    few, many = (LayeredNetwork(2, 2, n_modules=m, **wide) for m in (2, 64))
+    last = [read_structure(net, x, y).stage_bytes[-1] for net in (few, many)]
+    assert last[1] < 1.5 * last[0]
+
+
 def test_what_is_said_grows_with_the_batch():
     structure = read_structure(network(), x, y)
     one, many = (structure.enumeration_bytes(n) for n in (30, 300))
