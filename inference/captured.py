@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..models.checks import shapes_alone
 from .precision import narrow_types
+from .program import RoutedProgram
 from .random import random_state, same_random_state, set_random_state
 from .structure import untouched_randomness
 
@@ -38,15 +39,16 @@ class CapturedLoss:
     with the program, in value and gradient, on two batches; where it draws, from the
     same random numbers, of which it must take as many. Where the program cannot be
     captured (Python that looks at tensors' values) or the two disagree, the program
-    itself runs, and the log says so, once; so it does where an argument requires a
-    gradient. Python state that changes as training goes on (a temperature in an
-    attribute, another submodule in a place, ``n_data``) is captured as it stood, but
-    for ``train()`` and ``eval()``, which make a graph each. A trusted graph does not
-    look at the data's values: ``fit`` has checked them.
+    itself runs, and the log says so, once; so it does, without a word, where an
+    argument requires a gradient or the likelihood is tempered. Python state that
+    changes as training goes on (a temperature in an attribute, another submodule in a
+    place, ``n_data``) is captured as it stood, but for ``train()`` and ``eval()``,
+    which make a graph each. A trusted graph does not look at the data's values: ``fit``
+    has checked them.
 
     Args:
         loss: The loss of the model on some arguments: a scalar.
-        model: The module whose parameters it depends on.
+        program: The model's program, whose parameters it depends on, and none else.
         compiler: ``"capture"``: the graph runs operation by operation (made in a
             second). ``"inductor"``: it is compiled by torch's inductor, which takes up
             to a minute and a C++ compiler.
@@ -59,14 +61,16 @@ class CapturedLoss:
     """
 
     def __init__(
-        self, loss: Callable[..., Tensor], model: object, compiler: Compiler
+        self, loss: Callable[..., Tensor], program: RoutedProgram, compiler: Compiler
     ) -> None:
+        model = program.model
         if not isinstance(model, nn.Module):
             raise ValueError(
                 "compile needs a model that is an nn.Module, whose parameters a graph "
                 f"can be given, got {type(model).__name__}"
             )
         self._loss = loss
+        self._program = program
         self._module = _LossModule(loss, model)
         self._parts = list(model.modules())
         self._places: dict[str, tuple[nn.Module, str]] = {}
@@ -82,7 +86,8 @@ class CapturedLoss:
     def __call__(self, *args: Any) -> Tensor:
         """The loss, differentiable once in the model's parameters."""
         data = _tensors(args)
-        if self._refused or any(tensor.requires_grad for tensor in data):
+        tempered = self._program.likelihood_scale != 1.0
+        if self._refused or tempered or any(tensor.requires_grad for tensor in data):
             return self._loss(*args)
         # Looked up anew, since a parameter may be replaced; named_parameters is slow.
         weights = {k: part._parameters[own] for k, (part, own) in self._places.items()}

@@ -83,11 +83,11 @@ class _ExactObjective(Objective):
         self._memory_limit = MemoryLimit(method.memory_limit)
         self._captured: CapturedLoss | None = None
         if method.compile is not None:
-            self._captured = CapturedLoss(self._plain, model, method.compile)
+            self._captured = CapturedLoss(self._plain, self._program, method.compile)
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         args = self._arguments(x, y, index)
-        if self._captured is None or self._program.likelihood_scale != 1.0:
+        if self._captured is None:
             return self._plain(*args)
         return self._captured(*args)
 

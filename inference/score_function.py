@@ -103,7 +103,7 @@ class _ScoreFunctionObjective(Objective):
                     "compile needs the model's own router as the guide, got "
                     f"{type(guide).__name__}"
                 )
-            self._captured = CapturedLoss(self._plain, model, method.compile)
+            self._captured = CapturedLoss(self._plain, self._program, method.compile)
 
     def prepare(self, x: Any, y: Any = None, index: Tensor | None = None) -> None:
         """Read the program on an example batch, and make the baseline."""
@@ -113,7 +113,7 @@ class _ScoreFunctionObjective(Objective):
 
     def _loss(self, x: Any, y: Any, index: Tensor | None) -> Tensor:
         self.prepare(x, y, index)
-        if self._captured is None or self._program.likelihood_scale != 1.0:
+        if self._captured is None:
             return self._plain(x, y, index)
         return self._captured(x, y, index)
 

@@ -120,7 +120,7 @@ def read_structure(model: Callable[..., Any], *args: Any) -> Structure:
     _check(record.sites, latent)
     with torch.no_grad(), meter:
         for site in record.sites.values():
-            meter.passed(site.name)
+            meter.at(site.name)
             site.fn.log_prob(site.value)  # for what it makes
     sites = tuple(_route_site(site) for site in latent)
     depth = [-f.dim for s in record.sites.values() for f in s.frames]
@@ -251,8 +251,8 @@ class _ByteMeter(TorchDispatchMode):
         # the method below is not to be compiled.
         return False
 
-    def passed(self, name: str) -> None:
-        """Say that a site has got its value."""
+    def at(self, name: str) -> None:
+        """Count what is made from here on as what follows this site."""
         self._last = name
         self._made.setdefault(name, 0)
 
@@ -287,4 +287,4 @@ class _StagedRecord(Record):
     def _pyro_post_sample(self, msg: Any) -> None:
         super()._pyro_post_sample(msg)
         if msg["name"] in self.sites:
-            self._meter.passed(msg["name"])
+            self._meter.at(msg["name"])

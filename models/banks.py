@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_count
 from .dispatch import inverse
 from .relaxation import relaxation_of
-from .stack import stack
+from .stack import ModuleStack, stack
 
 Combine = Literal["add", "concatenate"]
 Duplicates = Literal["once", "each"]
@@ -85,7 +85,6 @@ class ModuleBank(nn.Module):
         self.combine = combine
         self.duplicates = duplicates
         stacked = stack(list(modules), event_dim)
-        self._stacked = stacked is not None
         self._evaluate = stacked or _ModuleList(modules, event_dim)
 
     def forward(
@@ -150,7 +149,7 @@ class ModuleBank(nn.Module):
                 batch = torch.broadcast_shapes(rows_of, batch)
                 route = route.expand(batch)
             n_more = len(batch) - n_batch  # dimensions that z does not have
-            if self._stacked and batch[n_more:] == rows_of:
+            if batch[n_more:] == rows_of and isinstance(self._evaluate, ModuleStack):
                 if n_slots * batch[:n_more].numel() >= self.n_modules:
                     return _pick(every(), n_batch, route)
             z = z.expand(*batch, *into)

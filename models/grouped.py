@@ -64,7 +64,7 @@ def grouped_product(
 def _in_torch(h: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """The products by torch, which can differentiate and batch them itself."""
     if h.dtype not in _GROUPED:
-        sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+        sizes = _sizes(ends)
         parts = [rows @ w for rows, w in zip(h.split(sizes), weight, strict=True)]
         return torch.cat(parts)
     into, out = weight.shape[-2:]
@@ -73,6 +73,11 @@ def _in_torch(h: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         h, weight = F.pad(h, (0, pad_in)), F.pad(weight, (0, pad_out, 0, pad_in))
     product: Tensor = F.grouped_mm(h.contiguous(), weight, offs=ends.to(torch.int32))
     return product[:, :out] if pad_out else product
+
+
+def _sizes(ends: Tensor) -> list[int]:
+    sizes: list[int] = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    return sizes
 
 
 def _padding(h: Tensor, width: int) -> int:
@@ -210,7 +215,7 @@ def _product_gradients(
     grad = grad.contiguous()
     d_h = _in_torch(grad, weight.mT, ends).contiguous()
     if h.dtype not in _GROUPED:
-        sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+        sizes = _sizes(ends)
         segments = zip(h.split(sizes), grad.split(sizes), strict=True)
         return d_h, torch.stack([rows.T @ own for rows, own in segments])
     into, out = weight.shape[-2:]
